@@ -1,0 +1,4 @@
+//! Birthmark: Python's Development Mode for Rust.
+
+#[cfg(feature = "heap")]
+mod trace;

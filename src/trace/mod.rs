@@ -1,0 +1,6 @@
+//! Where a block came from: capture, intern, classify, resolve.
+
+mod id;
+
+#[allow(unused_imports)]
+pub(crate) use id::{Depth, StoredTrace, TraceId};
