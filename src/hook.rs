@@ -5,8 +5,8 @@
 
 use core::alloc::Layout;
 use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{AcqRel, Acquire, Release},
+    AtomicBool, AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use crate::block::heap::{self, Call};
@@ -35,6 +35,7 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
                 sys::look_up_names();
                 trace::modules::list_at_start();
             }
+            FORBIDDEN.store(settings.forbidden, Relaxed);
             thread::make_key();
             fork::begin();
             let mut bits = READY;
@@ -149,7 +150,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
             counters::count(slot, control, size as i64, 1);
         }
     }
-    #[cfg(feature = "tokio")]
+    #[cfg(any())]
     if mode & WATCH != 0 && line.armed.get() == size.wrapping_add(1) {
         crate::watch::panics::on_alloc(line, user, size, align);
     }
@@ -161,7 +162,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
 hook! {
 unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start) -> *mut u8 {
     let mode = mode();
-    #[cfg(feature = "tokio")]
+    #[cfg(any())]
     if mode & WATCH != 0 {
         crate::watch::panics::on_free(user);
     }
@@ -267,6 +268,18 @@ pub(crate) fn relieve(mode: u32) -> bool {
     line.busy.set(0);
     true
 }
+
+/// Whether a `DebugAlloc` serves this program.
+pub(crate) fn installed() -> bool {
+    mode() & READY != 0
+}
+
+/// Whether `TRACEMALLOC=0` was set: off over everything.
+pub(crate) fn tracing_forbidden() -> bool {
+    FORBIDDEN.load(Relaxed)
+}
+
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process is the one that finds names for a fatal report.
 #[inline(always)]

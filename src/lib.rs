@@ -13,6 +13,8 @@ mod mode;
 #[cfg(feature = "heap")]
 mod settings;
 #[cfg(feature = "heap")]
+mod snapshot;
+#[cfg(feature = "heap")]
 mod sys;
 #[cfg(feature = "heap")]
 mod table;
@@ -25,3 +27,10 @@ pub mod tracemalloc;
 
 #[cfg(feature = "heap")]
 pub use alloc::DebugAlloc;
+#[cfg(feature = "heap")]
+pub use snapshot::{
+    Dropped, Filter, GroupBy, Key, NotTracing, Snapshot, Statistic, StatisticDiff, Statistics,
+    StatisticsDiff, Trace, format_size, snapshot, try_snapshot,
+};
+#[cfg(feature = "heap")]
+pub use trace::frame::{Frame, Owner, Traceback};

@@ -7,6 +7,7 @@ pub(crate) struct Defaults {
 pub(crate) struct Settings {
     pub tracemalloc: u16,
     pub heap: Option<usize>,
+    pub forbidden: bool,
 }
 fn var(name: &core::ffi::CStr) -> Option<&'static [u8]> {
     // SAFETY: temporary.
@@ -29,5 +30,5 @@ pub(crate) fn read(d: &Defaults) -> Settings {
         None if d.malloc.is_some() || cfg!(debug_assertions) => Some(1 << 20),
         None => None,
     };
-    Settings { tracemalloc, heap }
+    Settings { tracemalloc, heap, forbidden: var(c"TRACEMALLOC") == Some(b"0") }
 }
