@@ -101,6 +101,13 @@ pub(crate) fn list_at_start() {
     unsafe { libc::dl_iterate_phdr(Some(visit), core::ptr::null_mut()) };
 }
 
+/// For tests, which may run side by side.
+#[cfg(test)]
+pub(crate) fn list_once() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(list_at_start);
+}
+
 /// What tells one later module from another at the same place.
 struct Later {
     /// 0 free, 1 being written, 2 ready.
