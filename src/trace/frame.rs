@@ -97,11 +97,33 @@ impl Frame {
         (self.file(), self.line, self.function(), raw)
     }
 
+    /// The package, or the root of the function's path, of a frame of plumbing.
+    fn root(&self) -> &str {
+        let function = self.function().unwrap_or("").trim_start_matches(['<', '&']);
+        let root = function.split("::").next().unwrap_or(function);
+        match self.file.as_deref().and_then(|f| owner::origin(f).package) {
+            // Of the user's line that installs the allocator.
+            Some(package) if !root.starts_with("__rust") => match package {
+                std::borrow::Cow::Borrowed(package) => package,
+                std::borrow::Cow::Owned(_) => root,
+            },
+            _ => root,
+        }
+    }
+
+    /// Whether it is the allocator's, or one of its shims.
+    fn is_ours(&self) -> bool {
+        let root = self.root();
+        self.owner == Owner::Plumbing
+            && (root.starts_with("__rust")
+                || ["birthmark", "backtrace"].iter().any(|p| {
+                    root.strip_prefix(p).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+                }))
+    }
+
     /// Whether it is worth showing where a whole stack is plumbing: not what every allocation goes through.
     fn is_telling(&self) -> bool {
-        let package = self.file.as_deref().and_then(|f| owner::origin(f).package);
-        let root = package.as_deref().or(self.function.as_deref()).unwrap_or("").trim_start_matches('<');
-        !["alloc", "core", "birthmark", "__rust"].iter().any(|p| root.starts_with(p))
+        !self.is_ours() && !["alloc", "core"].contains(&self.root())
     }
 }
 
@@ -166,6 +188,11 @@ impl Traceback {
             Depth::Exactly(n) => (n, false),
             Depth::MoreThan(n) => (n, true),
         };
+        // The allocator's own frames and its shims are on every stack.
+        let ours = frames.iter().take_while(|f| f.is_ours()).count();
+        if ours < frames.len() {
+            frames.drain(..ours);
+        }
         if frames.is_empty() {
             frames.push(Frame::unknown());
         }
@@ -182,6 +209,11 @@ impl Traceback {
     pub fn frames(&self) -> impl Iterator<Item = &Frame> + Clone {
         let all = self.frames[self.lead].owner == Owner::Plumbing;
         self.frames[self.lead..].iter().filter(move |f| all || f.owner != Owner::Plumbing)
+    }
+
+    /// The frame that leads: the first of [`frames`](Self::frames).
+    pub fn lead(&self) -> &Frame {
+        &self.frames[self.lead]
     }
 
     /// What the leading frame had called into when the block was made, where that is a dependency's function.
@@ -373,6 +405,18 @@ pub(crate) mod tests {
         let t = traceback(vec![frame("alloc::vec::push", VEC, 9)]);
         assert_eq!(functions(&t), ["alloc::vec::push"]);
         assert_eq!(traceback(Vec::new()).to_string(), "<unknown>");
+    }
+
+    #[test]
+    fn the_allocators_own_frames_are_left_out_unless_there_are_no_others() {
+        let own = frame("birthmark::hook::alloc", concat!(env!("CARGO_MANIFEST_DIR"), "/src/hook.rs"), 9);
+        let mut shim = frame("__rustc::__rust_alloc", "src/main.rs", 3);
+        shim.owner = Owner::Plumbing;
+        let kin = frame("birthmark_app::f", "src/main.rs", 4);
+        let t = traceback(vec![own.clone(), shim.clone(), frame("alloc::vec::push", VEC, 9), kin.clone()]);
+        assert_eq!(t.all_frames().len(), 2);
+        assert_eq!(traceback(vec![own.clone(), shim.clone(), kin]).all_frames().len(), 1);
+        assert_eq!(traceback(vec![own, shim]).all_frames().len(), 2);
     }
 
     #[test]

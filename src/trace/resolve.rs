@@ -95,7 +95,6 @@ pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
         if let Some(class) = class {
             last.owner = match class {
                 Class::Ours | Class::Entry => Owner::Plumbing,
-                Class::Foreign if last.file.is_none() && is_start(symbol.as_deref()) => Owner::Plumbing,
                 Class::User if last.line == 0 => match whose(last.file.as_deref(), Some(class), &module) {
                     Owner::Plumbing => Owner::User,
                     owner => owner,
@@ -103,6 +102,10 @@ pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
                 _ if last.line == 0 => whose(None, Some(class), &module),
                 class => whose(last.file.as_deref(), Some(class), &module),
             };
+        }
+        let from_c = module.system || (module.main && last.file.is_none());
+        if from_c && last.function.as_deref().is_some_and(is_start) {
+            last.owner = Owner::Plumbing;
         }
     }
     frames
@@ -112,10 +115,12 @@ pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
 fn whose(file: Option<&str>, class: Option<Class>, module: &Loaded) -> Owner {
     let library = || Owner::Dependency(module.name.clone());
     match (file.map(owner::origin), class) {
-        // C's, with debug information of a distribution's.
+        // By name first: an inlined `__rust_alloc` has the user's line that installs the allocator.
+        (_, Some(Class::Entry | Class::Ours)) => Owner::Plumbing,
+        // C's, perhaps with a distribution's debug information.
         (_, None | Some(Class::Foreign | Class::Unknown)) if module.system => library(),
         (Some(origin), _) => origin.owner,
-        (None, Some(Class::Plumbing | Class::Entry | Class::Ours)) => Owner::Plumbing,
+        (None, Some(Class::Plumbing)) => Owner::Plumbing,
         (None, Some(Class::Foreign | Class::Unknown)) if !module.main && &*module.name != NO_MODULE => {
             library()
         }
@@ -123,9 +128,11 @@ fn whose(file: Option<&str>, class: Option<Class>, module: &Loaded) -> Owner {
     }
 }
 
-/// What calls the program's `main`.
-fn is_start(symbol: Option<&[u8]>) -> bool {
-    matches!(symbol, Some(b"main" | b"_start" | b"__libc_start_main"))
+/// What of C begins a program or a thread.
+fn is_start(function: &str) -> bool {
+    let first = ["main", "_start", "__libc_start_main", "__libc_start_call_main", "__libc_start_main_impl"];
+    let thread = ["start_thread", "thread_start", "clone", "__clone", "clone3", "__clone3"];
+    first.contains(&function) || thread.contains(&function)
 }
 
 /// The loaded file that holds an address.
