@@ -11,8 +11,8 @@ use core::sync::atomic::{
 
 use crate::block::heap::{self, Call};
 use crate::block::{fork, layout, quarantine};
+use crate::config::{self, Defaults};
 use crate::mode::{self, HEAP, NAMING, READY, TRACE, WATCH, mode};
-use crate::settings::{self, Defaults};
 use crate::sys::line::line;
 use crate::table::{self, Record, counters};
 use crate::thread;
@@ -29,7 +29,7 @@ static STAGE: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn begin(defaults: &Defaults) -> u32 {
     if STAGE.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
         let set_up = || {
-            let settings = settings::read(defaults);
+            let settings = config::read(defaults);
             #[cfg(native)]
             {
                 sys::look_up_names();
@@ -40,7 +40,7 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
             fork::begin();
             let mut bits = READY;
             if let Some(heap) = settings.heap {
-                quarantine::set_budget(heap);
+                quarantine::set_budget(heap.quarantine);
                 bits |= HEAP;
             }
             if settings.tracemalloc != 0 {

@@ -5,13 +5,17 @@ mod alloc;
 #[cfg(feature = "heap")]
 mod block;
 #[cfg(feature = "heap")]
+mod config;
+#[cfg(feature = "heap")]
 mod dropped;
+#[cfg(feature = "heap")]
+mod heap_check;
 #[cfg(feature = "heap")]
 mod hook;
 #[cfg(feature = "heap")]
 mod mode;
 #[cfg(feature = "heap")]
-mod settings;
+mod report;
 #[cfg(feature = "heap")]
 mod snapshot;
 #[cfg(feature = "heap")]
@@ -27,6 +31,8 @@ pub mod tracemalloc;
 
 #[cfg(feature = "heap")]
 pub use alloc::DebugAlloc;
+#[cfg(feature = "heap")]
+pub use heap_check::{Damaged, HeapError, check_heap};
 #[cfg(feature = "heap")]
 pub use snapshot::{
     Dropped, Filter, GroupBy, Key, NotTracing, Snapshot, Statistic, StatisticDiff, Statistics,

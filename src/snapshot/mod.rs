@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 pub use compare::{StatisticDiff, StatisticsDiff};
 pub use display::format_size;
+pub(crate) use display::words as missing_words;
 pub use filter::Filter;
 pub use group::{GroupBy, Key, Statistic, Statistics};
+pub(crate) use take::missing;
 pub use take::{NotTracing, snapshot, try_snapshot};
 
 use crate::trace::frame::Traceback;

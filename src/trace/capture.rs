@@ -126,6 +126,27 @@ fn learn(slot: &Slot, control: Control, start: Start, high: usize, look: Option<
     id
 }
 
+/// The stack at `start` for a report, traced or not: how many addresses were written to `out`, and how many are the user's.
+#[cold]
+#[inline(never)]
+pub(crate) fn addresses(start: Start, out: &mut [usize]) -> (usize, u32) {
+    const FRAMES: u32 = 16;
+    let slot = crate::thread::slot(crate::sys::line::line());
+    let high =
+        if slot.owns(start.sp) { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
+    if !room(slot, start, high != 0) {
+        return (0, 0);
+    }
+    let Some(mut scratch) = walk::lend() else { return (0, 0) };
+    let mut walk = Walk::new(&mut scratch, start, high);
+    walk.run(FRAMES);
+    let n = walk.n.min(out.len());
+    for (to, from) in out.iter_mut().zip(walk.scratch.frames.iter()).take(n) {
+        *to = *from;
+    }
+    (n, walk.user)
+}
+
 /// Under `--cfg birthmark_check_memo`: every hit is walked again, and must be the same stack.
 #[cfg(birthmark_check_memo)]
 fn prove(slot: &Slot, control: Control, start: Start, id: u32) {
