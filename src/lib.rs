@@ -25,3 +25,12 @@ pub mod tracemalloc;
 
 #[cfg(feature = "heap")]
 pub use alloc::DebugAlloc;
+mod watch;
+
+pub use watch::ResourceGuard;
+#[cfg(feature = "tokio")]
+pub use watch::tokio;
+#[cfg(feature = "tokio")]
+pub use watch::{WatchExt, Watched, watched};
+#[cfg(feature = "heap")]
+pub use watch::{set_debug, set_slow_callback_duration};
