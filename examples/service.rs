@@ -201,8 +201,17 @@ async fn main_job() -> std::io::Result<()> {
 
     heading("Summary");
     let (bytes, peak) = birthmark::tracemalloc::traced_memory();
-    println!("  {} files, {} sent, {} requests served", files.len(), size(2 * sent), server.served.load(Ordering::Relaxed));
-    println!("  {} in live blocks now, {} at the peak, 5 frames kept for each", size(bytes as usize), size(peak as usize));
+    println!(
+        "  {} files, {} sent, {} requests served",
+        files.len(),
+        size(2 * sent),
+        server.served.load(Ordering::Relaxed)
+    );
+    println!(
+        "  {} in live blocks now, {} at the peak, 5 frames kept for each",
+        size(bytes as usize),
+        size(peak as usize)
+    );
     println!("  four mistakes planted, four told, in {:.1} s", begin.elapsed().as_secs_f64());
     Ok(())
 }
