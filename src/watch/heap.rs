@@ -28,12 +28,7 @@ pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
 
 /// The present stack's return addresses, most recent first. Ordinary code only.
 pub(crate) fn stack_here() -> Vec<usize> {
-    let mut stack = Vec::with_capacity(64);
-    backtrace::trace(|frame| {
-        stack.push(frame.ip() as usize);
-        stack.len() < 512
-    });
-    stack
+    trace::capture::here()
 }
 
 /// "thread main", "thread tokio-rt-worker, task 17".
