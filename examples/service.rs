@@ -190,9 +190,11 @@ async fn main_job() -> std::io::Result<()> {
 
     heading("3. A cache that only grows: the ten lines that hold most, then what grew between two snapshots");
     let after = snapshot();
-    println!("{}", after.statistics(GroupBy::Line));
-    println!();
-    println!("{}", after.compare_to(&before, GroupBy::Line).top(5));
+    // Finding names for a snapshot's stacks takes a while, so it is no work for a task.
+    let tables = tokio::task::spawn_blocking(move || {
+        format!("{}\n\n{}", after.statistics(GroupBy::Line), after.compare_to(&before, GroupBy::Line).top(5))
+    });
+    println!("{}", tables.await?);
 
     heading("4. One byte written past the end of a buffer, in a child process: heap-buffer-overflow");
     let status = tokio::process::Command::new(std::env::current_exe()?).arg("overflow").status().await?;
