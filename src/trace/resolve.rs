@@ -35,7 +35,12 @@ pub(crate) fn traceback(raw: &RawStack) -> Traceback {
     let _ours = Ours::enter();
     let mut frames = Vec::new();
     for address in raw.addresses.iter() {
-        frames.extend(logical(*address).iter().cloned());
+        let physical = logical(*address);
+        frames.extend(physical.iter().cloned());
+        // A stack that was walked to its end holds the thread's start too, which is no part of the story.
+        if physical.last().and_then(Frame::function).is_some_and(|f| f.ends_with("__rust_begin_short_backtrace")) {
+            break;
+        }
     }
     Traceback::new(frames, raw.user_frames, raw.depth)
 }
