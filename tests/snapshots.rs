@@ -126,7 +126,7 @@ fn filters_choose_by_file_and_leave_the_snapshot_as_it_is() {
     if !lines() {
         return;
     }
-    let kept = maker();
+    let kept = black_box(vec![1u8; 3000]);
     let all = snapshot();
     let (size, count) = (all.size(), all.count());
     let mine = all.filter_traces(&[Filter::include("tests/snapshots.rs")]);
@@ -153,6 +153,20 @@ fn a_snapshot_is_named_on_another_thread_than_the_one_that_took_it() {
     assert_eq!(row, Some((5000, 1)));
     assert_eq!(by_line(&taken, line), row);
     drop(kept);
+}
+
+#[test]
+fn a_block_of_a_thread_whose_closure_is_inlined_into_its_start_is_traced() {
+    // In a release build no frame of its stack is the user's, only inlined ones are.
+    let (traced, block) = std::thread::spawn(|| {
+        let block = black_box(vec![1u8; 2000]);
+        (tracemalloc::traceback_of(&block[0]), block)
+    })
+    .join()
+    .unwrap();
+    let traced = traced.expect("the block is traced");
+    assert!(traced.all_frames().len() > 1);
+    drop(block);
 }
 
 #[test]
