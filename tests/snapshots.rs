@@ -165,7 +165,7 @@ fn a_block_of_a_thread_whose_closure_is_inlined_into_its_start_is_traced() {
     .join()
     .unwrap();
     let traced = traced.expect("the block is traced");
-    assert!(traced.all_frames().len() > 1);
+    assert!(!lines() || traced.lead().place().starts_with("tests/snapshots.rs:"), "{traced:#}");
     drop(block);
 }
 
