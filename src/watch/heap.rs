@@ -156,7 +156,7 @@ pub(crate) fn names(stack: &[usize]) -> Vec<Named> {
         backtrace::resolve(address.wrapping_sub(1) as *mut _, |symbol| {
             let function = symbol.name().map(|n| format!("{n:#}"));
             let file = symbol.filename().map(|f| f.to_string_lossy().into_owned());
-            let user = function.as_deref().is_none_or(|f| is_users(f, file.is_some()));
+            let user = function.as_deref().is_none_or(|f| is_users(f, file.as_deref()));
             all.push(Named { function, file, line: symbol.lineno().unwrap_or(0), user, address });
         });
         if all.len() == before {
@@ -167,18 +167,20 @@ pub(crate) fn names(stack: &[usize]) -> Vec<Named> {
 }
 
 /// Whether a function is the user's, by its demangled name.
-fn is_users(function: &str, has_file: bool) -> bool {
+fn is_users(function: &str, file: Option<&str>) -> bool {
     const PLUMBING: [&str; 8] = ["birthmark", "alloc", "core", "std", "hashbrown", "tokio", "test", "backtrace"];
     let path = function.trim_start_matches(['<', '&', '*', '(', '[', ' ']);
     let path = ["dyn ", "mut ", "const ", "impl "].iter().fold(path, |p, word| p.strip_prefix(word).unwrap_or(p));
-    let Some((first, rest)) = path.split_once("::") else { return has_file && !path.starts_with("__rust") };
+    let Some((first, _)) = path.split_once("::") else {
+        // C: the C library's own sources have relative paths, if any.
+        return file.is_some_and(|f| f.starts_with('/')) && !path.starts_with("__") && path != "main";
+    };
     // `<T as alloc::string::ToString>::to_string`: the trait's crate tells.
     let first = match first.split_once(" as ") {
         Some((_, of)) => of,
         None => first,
     };
     let first = first.trim_start_matches(['<', '&']);
-    let _ = rest;
     !PLUMBING.contains(&first) && !first.starts_with("__rust")
 }
 
@@ -199,11 +201,12 @@ mod tests {
             "__rust_begin_short_backtrace",
             "<&T as core::fmt::Display>::fmt",
         ] {
-            assert!(!is_users(plumbing, true), "{plumbing}");
+            assert!(!is_users(plumbing, Some("/a.rs")), "{plumbing}");
         }
-        for users in ["service::handle::{{closure}}", "<app::Log as core::ops::Drop>::drop", "corelike::run", "main"] {
-            assert!(is_users(users, true), "{users}");
+        for users in ["service::handle::{{closure}}", "<app::Log as core::ops::Drop>::drop", "corelike::run", "c_code"] {
+            assert!(is_users(users, Some("/a.rs")), "{users}");
         }
-        assert!(!is_users("start_thread", false));
+        assert!(!is_users("start_thread", Some("./nptl/pthread_create.c")));
+        assert!(!is_users("start_thread", None));
     }
 }
