@@ -41,7 +41,8 @@ pub(super) fn duration(text: &[u8]) -> Option<Duration> {
         return Some(Duration::ZERO);
     }
     // `s` last, since the others end in it.
-    let units: [(&[u8], fn(u64) -> Duration); 4] = [
+    type Unit = (&'static [u8], fn(u64) -> Duration);
+    let units: [Unit; 4] = [
         (b"ns", Duration::from_nanos),
         (b"us", Duration::from_micros),
         (b"ms", Duration::from_millis),
