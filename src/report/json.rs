@@ -1,159 +1,118 @@
-//! A report as one JSON object on one line. Writes into any `core::fmt::Write`; no heap.
+//! Reports for tools: one object a line with the same facts.
 
-use core::fmt::{self, Display, Write};
+use std::fmt::Write;
 
-use super::record::{Owner, Report, ReportFrame, ReportStack, Row};
+use super::record::{Report, Row};
+use crate::config::Level;
+use crate::trace::frame::{Frame, Owner};
 
-/// The object and a line break. Its members: `tool`, `kind`, `level`, `message`, `pid`, the numbers by their names,
-/// then each row by its label: words as a string, a stack as an object with `at`, `thread`, `task`, `frames`.
-pub(crate) fn write(report: &Report<'_>, pid: i32, out: &mut dyn Write) -> fmt::Result {
-    let (kind, level) = (report.kind.name(), report.kind.level_name());
-    write!(out, "{{\"tool\":\"birthmark\",\"kind\":\"{kind}\",\"level\":\"{level}\",\"message\":")?;
-    string(&report.sentence, out)?;
-    write!(out, ",\"pid\":{pid}")?;
-    for (name, number) in report.numbers {
-        write!(out, ",\"{name}\":{number}")?;
-    }
-    for row in report.rows {
+/// One line, without its end.
+pub(crate) fn line(report: &Report) -> String {
+    let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
+    string(&mut out, report.kind);
+    let level = match report.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Info => "info",
+    };
+    let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{},\"message\":", std::process::id());
+    string(&mut out, &report.sentence);
+    for row in &report.rows {
+        out.push(',');
         match row {
-            Row::Words(label, words) => {
-                write!(out, ",\"{label}\":")?;
-                string(words, out)?;
+            Row::Text(label, text) => {
+                string(&mut out, label);
+                out.push(':');
+                string(&mut out, text);
             }
-            Row::Stack(stack) => write_stack(stack, out)?,
+            Row::Stack(stack) => {
+                string(&mut out, stack.label);
+                out.push_str(":{\"note\":");
+                string(&mut out, [stack.before.as_str(), stack.behind.as_str()].join(" ").trim());
+                let _ = write!(out, ",\"kept\":{},\"depth\":", stack.traceback.kept());
+                match stack.traceback.depth() {
+                    Some(depth) => {
+                        let _ = write!(out, "{depth}");
+                    }
+                    None => out.push_str("null"),
+                }
+                out.push_str(",\"frames\":[");
+                for (i, frame) in stack.traceback.all_frames().iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    object(&mut out, frame);
+                }
+                out.push_str("]}");
+            }
         }
     }
-    out.write_str("}\n")
-}
-
-fn write_stack(stack: &ReportStack<'_>, out: &mut dyn Write) -> fmt::Result {
-    write!(out, ",\"{}\":{{", stack.label)?;
-    if !stack.intro.is_empty() {
-        out.write_str("\"at\":")?;
-        string(&stack.intro, out)?;
-        out.write_char(',')?;
-    }
-    if let Some(thread) = stack.thread {
-        out.write_str("\"thread\":")?;
-        string(&thread, out)?;
-        out.write_char(',')?;
-    }
-    if let Some(task) = stack.task {
-        write!(out, "\"task\":{task},")?;
-    }
-    if let Some(name) = stack.task_name {
-        out.write_str("\"task_name\":")?;
-        string(&name, out)?;
-        out.write_char(',')?;
-    }
-    out.write_str("\"frames\":[")?;
-    for (index, frame) in stack.frames.iter().enumerate() {
-        out.write_str(if index == 0 { "{" } else { ",{" })?;
-        write_frame(frame, out)?;
-        out.write_char('}')?;
-    }
-    out.write_str("]}")
-}
-
-fn write_frame(frame: &ReportFrame<'_>, out: &mut dyn Write) -> fmt::Result {
-    // An address may be above 2^53, which JSON's readers round: as text.
-    write!(out, "\"address\":\"{:#x}\"", frame.address)?;
-    for (name, text) in [("function", frame.function), ("file", frame.file), ("module", frame.module)] {
-        if !text.is_empty() {
-            write!(out, ",\"{name}\":")?;
-            string(&text, out)?;
+    out.push_str(",\"help\":[");
+    for (i, help) in report.help.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
         }
+        string(&mut out, help);
     }
-    if frame.line > 0 {
-        write!(out, ",\"line\":{}", frame.line)?;
-    }
-    if !frame.module.is_empty() {
-        write!(out, ",\"offset\":\"{:#x}\"", frame.offset)?;
-    }
-    let owner = match frame.owner {
-        _ if frame.function.is_empty() && frame.file.is_empty() => return Ok(()),
+    out.push_str("]}");
+    out
+}
+
+fn object(out: &mut String, frame: &Frame) {
+    out.push_str("{\"function\":");
+    optional(out, frame.function());
+    out.push_str(",\"file\":");
+    optional(out, frame.file());
+    let _ = write!(out, ",\"line\":{},\"module\":", frame.line());
+    string(out, frame.module());
+    let owner = match frame.owner() {
         Owner::User => "user",
-        Owner::Dependency => "dependency",
+        Owner::Dependency(package) => package,
         Owner::Plumbing => "plumbing",
     };
-    write!(out, ",\"owner\":\"{owner}\"")
+    let _ = write!(out, ",\"offset\":{},\"inlined\":{},\"owner\":", frame.offset(), frame.is_inlined());
+    string(out, owner);
+    out.push('}');
 }
 
-/// A JSON string.
-fn string(text: &dyn Display, out: &mut dyn Write) -> fmt::Result {
-    struct Escaped<'a>(&'a mut dyn Write);
-    impl Write for Escaped<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            for letter in text.chars() {
-                match letter {
-                    '"' => self.0.write_str("\\\"")?,
-                    '\\' => self.0.write_str("\\\\")?,
-                    '\n' => self.0.write_str("\\n")?,
-                    '\0'..='\x1f' | '\x7f' => write!(self.0, "\\u{:04x}", u32::from(letter))?,
-                    _ => self.0.write_char(letter)?,
-                }
+fn optional(out: &mut String, text: Option<&str>) {
+    match text {
+        Some(text) => string(out, text),
+        None => out.push_str("null"),
+    }
+}
+
+pub(crate) fn string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
             }
-            Ok(())
+            c => out.push(c),
         }
     }
-    out.write_char('"')?;
-    write!(Escaped(out), "{text}")?;
-    out.write_char('"')
+    out.push('"');
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use super::super::record::Kind;
     use super::*;
 
     #[test]
     fn a_report_is_one_line_that_a_json_reader_takes() {
-        let frames = [
-            ReportFrame {
-                address: usize::MAX,
-                function: "app::run::<\"x\\y\">",
-                file: "/a/b\u{1}\u{e9}.rs",
-                line: 7,
-                module: "app",
-                offset: 0x10,
-                owner: Owner::Dependency,
-            },
-            ReportFrame { address: 0x55, ..ReportFrame::default() },
-        ];
-        let stack = ReportStack {
-            label: "found",
-            intro: "at free in",
-            thread: Some("worker \"3\""),
-            task: Some(17),
-            task_name: Some("server::conn"),
-            frames: &frames,
-        };
-        let rows = [Row::Words("damage", &"one\ntwo"), Row::Stack(stack)];
-        let report = Report {
-            kind: Kind::HeapBufferOverflow,
-            sentence: &"1 byte \"past\"",
-            numbers: &[("size", 24), ("offset", -1)],
-            rows: &rows,
-        };
-        let mut out = String::new();
-        write(&report, 42, &mut out).unwrap();
-        assert_eq!(out.lines().count(), 1);
-        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(value["kind"], "heap-buffer-overflow");
-        assert_eq!(value["level"], "error");
-        assert_eq!(value["message"], "1 byte \"past\"");
-        assert_eq!((value["pid"].as_i64(), value["offset"].as_i64()), (Some(42), Some(-1)));
-        assert_eq!(value["damage"], "one\ntwo");
-        let found = &value["found"];
-        assert_eq!((&found["at"], &found["thread"]), (&"at free in".into(), &"worker \"3\"".into()));
-        assert_eq!((found["task"].as_u64(), &found["task_name"]), (Some(17), &"server::conn".into()));
-        let first = &found["frames"][0];
-        assert_eq!(first["function"], "app::run::<\"x\\y\">");
-        assert_eq!(first["file"], "/a/b\u{1}\u{e9}.rs");
-        assert_eq!((first["line"].as_u64(), &first["owner"]), (Some(7), &"dependency".into()));
-        assert_eq!((&first["module"], &first["offset"]), (&"app".into(), &"0x10".into()));
-        assert_eq!(found["frames"][1], serde_json::json!({"address": "0x55"}));
+        let mut report =
+            Report::new("leak", Level::Warning, "a \"quoted\" \\ line\nand \u{1} more").row("damage", "ü");
+        report.help("h");
+        let line = line(&report);
+        assert!(!line.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["message"], "a \"quoted\" \\ line\nand \u{1} more");
+        assert_eq!(value["damage"], "ü");
+        assert_eq!(value["help"][0], "h");
+        assert_eq!(value["level"], "warning");
     }
 }

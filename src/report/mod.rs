@@ -1,18 +1,48 @@
-//! Words for people: facts first, then a judgement made by a pure function, then words.
-//!
-//! [`facts`] are numbers; [`fault`] names what is wrong from them alone; [`record`] is a report as plain data, which
-//! [`text`] and [`json`] write into any `core::fmt::Write`, without a heap; [`sink`] delivers it. A report of heap
-//! corruption goes through [`fatal`]: its first line at once, its names from a child process.
+//! Words for people and lines for tools: from plain facts to a report that is written once.
 
-#![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
-#![allow(dead_code)] // until the heap and the runtime send their reports
-
-pub(crate) mod buffer;
-pub(crate) mod facts;
+mod arena;
+pub(crate) mod at_exit;
+mod child;
+pub(crate) mod fatal;
 pub(crate) mod fault;
-pub(crate) mod fd;
-pub(crate) mod json;
-pub(crate) mod path;
+mod json;
+pub(crate) mod raw;
 pub(crate) mod record;
-mod shown;
+pub(crate) mod sink;
 pub(crate) mod text;
+
+pub(crate) use arena::{arena_alloc, arena_realloc};
+
+/// A path with `%p` replaced by the process id, ended by zero. What is longer than the buffer is cut. No heap.
+pub(crate) fn expand(path: &[u8]) -> [u8; 512] {
+    let mut out = [0u8; 512];
+    let mut n = 0;
+    let mut put = |b: u8| {
+        if n < 511 {
+            out[n] = b;
+            n += 1;
+        }
+    };
+    let mut rest = path;
+    while let Some((first, more)) = rest.split_first() {
+        if rest.starts_with(b"%p") {
+            let mut digits = [0u8; 10];
+            let mut id = std::process::id();
+            let mut k = digits.len();
+            loop {
+                k -= 1;
+                digits[k] = b'0' + (id % 10) as u8;
+                id /= 10;
+                if id == 0 || k == 0 {
+                    break;
+                }
+            }
+            digits[k..].iter().for_each(|b| put(*b));
+            rest = rest.get(2..).unwrap_or_default();
+        } else {
+            put(*first);
+            rest = more;
+        }
+    }
+    out
+}

@@ -1,6 +1,26 @@
 //! Where a block came from: capture, intern, classify, resolve.
 
+#[cfg(native)]
+pub(crate) mod capture;
+#[cfg(not(native))]
+#[path = "capture_portable.rs"]
+pub(crate) mod capture;
+pub(crate) mod frame;
+pub(crate) mod generation;
 mod id;
+pub(crate) mod intern;
+#[cfg(native)]
+pub(crate) mod memo;
+#[cfg(native)]
+pub(crate) mod modules;
+pub(crate) mod names;
+pub(crate) mod resolve;
+#[cfg(native)]
+pub(crate) mod rules;
+#[cfg(native)]
+mod symbols;
+#[cfg(native)]
+pub(crate) mod walk;
 
-#[allow(unused_imports)]
-pub(crate) use id::{Depth, StoredTrace, TraceId};
+pub(crate) use id::{Depth, TraceId};
+pub(crate) use resolve::RawStack;

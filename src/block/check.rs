@@ -1,0 +1,74 @@
+//! Looks at every block while the program goes on: `check_heap()` and the sweep at exit.
+//!
+//! A block is held, by its word, while it is looked at; a thread that frees it meanwhile leaves the memory to us. Nobody
+//! waits. Ordinary code, but it takes nothing from the watched heap while it holds a block.
+
+use core::sync::atomic::Ordering::{AcqRel, Acquire};
+
+use super::fault::Facts;
+use super::quarantine::{self, Entry};
+use super::{fork, heap};
+use crate::table::{self, Record, State, leaf};
+
+/// Looks at every live and quarantined block of this process and tells what is damaged.
+pub(crate) fn sweep(told: &mut dyn FnMut(Facts)) {
+    let mine = fork::number() & 3;
+    table::blocks(&mut |start, record| {
+        if record.fork() == mine && matches!(record.state(), State::Live | State::Quarantined) {
+            look(start, told);
+        }
+    });
+}
+
+fn look(start: usize, told: &mut dyn FnMut(Facts)) {
+    let Some(leaf) = leaf::leaf(start) else { return };
+    let word = leaf.word(start);
+    let record = Record(word.load(Acquire));
+    let held = match record.state() {
+        State::Live => record.with_state(State::HeldLive),
+        State::Quarantined => record.with_state(State::HeldQuarantined),
+        _ => return,
+    };
+    if record.offset() != start & 31 || word.compare_exchange(record.0, held.0, AcqRel, Acquire).is_err() {
+        return;
+    }
+    let (size, align) = (table::size_of_block(start, record), record.align());
+    let freed = record.state() == State::Quarantined;
+    // SAFETY: held: nobody gives the block back while we look.
+    let mut facts = unsafe { heap::inspect(start, size, align, freed) };
+    if !freed
+        && let Some(f) = &facts
+        && f.behind.is_none()
+        && f.before.is_none()
+    {
+        facts = None;
+    }
+    // Let go; whoever came meanwhile changed the state under our eyes.
+    let mut now = held;
+    loop {
+        let next = match now.state() {
+            State::HeldLive => now.with_state(State::Live),
+            State::HeldQuarantined => now.with_state(State::Quarantined),
+            State::HeldFreed => {
+                table::forget_size(start, now);
+                Record::ABSENT
+            }
+            _ => break, // a fork's child, or a program that frees twice: not ours any more
+        };
+        match word.compare_exchange(now.0, next.0, AcqRel, Acquire) {
+            Ok(_) => {
+                if now.state() == State::HeldFreed {
+                    let entry = Entry { address: start, inner: now.trace() as u8, freed_by: 0, thread: 0 };
+                    // SAFETY: the thread that freed it left it to us, and its record is gone.
+                    unsafe { quarantine::release(entry, size, align) };
+                }
+                break;
+            }
+            Err(other) => now = Record(other),
+        }
+    }
+    if let Some(facts) = facts {
+        let free = if freed { quarantine::find(start) } else { None };
+        told(Facts { trace: record.trace(), freed, free, ..facts });
+    }
+}

@@ -1,0 +1,489 @@
+//! The debug heap: fills, red zones and the checks at free, for each block.
+//!
+//! The word of a block is taken by one compare-and-swap before anything else happens to it, so of two threads that free
+//! the same block one finds it freed. Runs inside an allocation.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+use super::fault::{self, Facts, Found, Kind};
+use super::pattern::{self, Pattern};
+use super::quarantine::{self, Entry};
+use super::{fork, layout};
+use crate::dropped;
+use crate::sys::line::Line;
+use crate::table::{self, HUGE, Record, State, counters, leaf};
+use crate::thread::Slot;
+use crate::trace::capture::{Start, capture};
+use crate::trace::generation::Control;
+
+/// From here on only the first and the last page are filled, new and freed, and `realloc` stays in place.
+pub(crate) const LARGE: usize = 128 << 10;
+const PAGE: usize = 4096;
+/// All of a record but its trace and fork number.
+const SHAPE: u64 = ((1 << 38) - 1) & !(3 << 3);
+
+/// Fills a block as far as its size says.
+///
+/// # Safety
+/// `p` is a block of `size` bytes that nobody else uses.
+#[inline(always)]
+unsafe fn fill(p: *mut u8, size: usize, pattern: Pattern) {
+    // SAFETY: the caller's; both pages lie in a block of at least 128 KiB.
+    unsafe {
+        if size < LARGE {
+            pattern::fill(p, size, pattern);
+        } else {
+            pattern::fill(p, PAGE, pattern);
+            pattern::fill(p.add(size.wrapping_sub(PAGE)), PAGE, pattern);
+        }
+    }
+}
+
+/// Draws the red zones around a block and fills it, unless zeroes were asked for.
+///
+/// # Safety
+/// `base` is a fresh block of the inner allocator with the layout of [`layout::guarded`] for this size and alignment.
+#[inline(always)]
+pub(crate) unsafe fn dress(base: *mut u8, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    let zone = layout::front_zone(align);
+    // SAFETY: front, block and zone behind lie in the layout that the block was asked for with.
+    unsafe {
+        let user = base.add(layout::front(align));
+        pattern::fill(user.sub(zone), zone, Pattern::Zone);
+        pattern::fill(user.add(size), layout::ZONE, Pattern::Zone);
+        if !zeroed {
+            fill(user, size, Pattern::New);
+        }
+        user
+    }
+}
+
+/// Whether both red zones are whole.
+///
+/// # Safety
+/// `user` is a block of this size and alignment under the debug heap.
+#[inline(always)]
+unsafe fn zones_intact(user: *const u8, size: usize, align: usize) -> bool {
+    let zone = layout::front_zone(align);
+    // SAFETY: both zones belong to the block.
+    unsafe {
+        pattern::intact(user.sub(zone), zone, Pattern::Zone)
+            & pattern::intact(user.add(size), layout::ZONE, Pattern::Zone)
+    }
+}
+
+/// Whether a freed block still has its fill.
+///
+/// # Safety
+/// `user` is a quarantined block of this size.
+#[inline(always)]
+unsafe fn fill_intact(user: *const u8, size: usize) -> bool {
+    // SAFETY: the block's own bytes; both pages lie in a block of at least 128 KiB.
+    unsafe {
+        if size < LARGE {
+            pattern::intact(user, size, Pattern::Freed)
+        } else {
+            pattern::intact(user, PAGE, Pattern::Freed)
+                && pattern::intact(user.add(size.wrapping_sub(PAGE)), PAGE, Pattern::Freed)
+        }
+    }
+}
+
+/// What damaged a block's surroundings or, if it is freed, the block itself.
+///
+/// # Safety
+/// `start` is a block of the debug heap that is held, or that only this thread may free.
+#[cold]
+pub(crate) unsafe fn inspect(start: usize, size: usize, align: usize, freed: bool) -> Option<Facts> {
+    let user = start as *const u8;
+    let zone = layout::front_zone(align);
+    // SAFETY: zones and block are the block's own memory.
+    unsafe {
+        let before = pattern::damage(user.sub(zone), zone, Pattern::Zone);
+        let behind = pattern::damage(user.add(size), layout::ZONE, Pattern::Zone);
+        let within = if !freed {
+            None
+        } else if size < LARGE {
+            pattern::damage(user, size, Pattern::Freed)
+        } else {
+            let last = size.wrapping_sub(PAGE);
+            pattern::damage(user, PAGE, Pattern::Freed).or_else(|| {
+                pattern::damage(user.add(last), PAGE, Pattern::Freed).map(|mut d| {
+                    d.first = d.first.wrapping_add(last);
+                    d.last = d.last.wrapping_add(last);
+                    d
+                })
+            })
+        };
+        let kind = if within.is_some() {
+            Kind::UseAfterFree
+        } else if behind.is_some() {
+            Kind::Overflow
+        } else if before.is_some() {
+            Kind::Underflow
+        } else {
+            return None;
+        };
+        Some(Facts { before, behind, within, ..Facts::of(kind, start, size, align) })
+    }
+}
+
+/// What a hook knows of the call that it serves.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub line: &'a Line,
+    pub slot: &'a Slot,
+    pub control: Control,
+    pub start: Start,
+    /// The inner allocator's number.
+    pub inner: u8,
+}
+
+impl Call<'_> {
+    #[inline(always)]
+    fn trace(&self) -> u32 {
+        // SAFETY: a `Call` is made by the hook from its own thread's line, slot and registers.
+        if self.control.on() { unsafe { capture(self.line, self.slot, self.control, self.start) } } else { 0 }
+    }
+}
+
+/// Takes a block out of the program's hands: checks, fill, quarantine.
+///
+/// # Safety
+/// The program frees `user` with this layout; whether it may is checked here.
+#[inline(always)]
+pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
+    let address = user as usize;
+    let shape = Record::live(address, size, align, 0, 0).0;
+    let mut record = Record::ABSENT;
+    let mut word = None;
+    if let Some(leaf) = leaf::leaf(address) {
+        let w = leaf.word(address);
+        record = Record(w.load(Acquire));
+        word = Some(w);
+    }
+    let taken = match word {
+        Some(w) if (record.0 ^ shape) & SHAPE == 0 && size < HUGE => {
+            w.compare_exchange(record.0, record.with_state(State::Quarantined).0, AcqRel, Acquire).is_ok()
+        }
+        _ => false,
+    };
+    if !taken {
+        // Held, huge, or wrong.
+        match claim(call, address, size, align) {
+            Claim::Ours(r) => record = r,
+            Claim::Left | Claim::Refused => return,
+            Claim::Unknown => {
+                // Its record had no room: nothing is known of it, so it goes back unchecked.
+                // SAFETY: the program frees a block of ours that was made with this layout.
+                return unsafe { quarantine::release(entry(call, address, 0), size, align) };
+            }
+        }
+    }
+    // The layout may have been wrong, and we told to go on: what the table says is right.
+    let (size, align) = (table::size_of_block(address, record), record.align());
+    // SAFETY: the claim made the block ours alone; the table says that it has this shape.
+    unsafe {
+        if !zones_intact(user, size, align) {
+            tell_damage(call, record, address, size, align, Found::Free);
+        }
+        fill(user, size, Pattern::Freed);
+    }
+    if call.control.holds(record.trace()) {
+        counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
+    }
+    let charge = quarantine::charge(size, align);
+    let line = call.line;
+    let busy = line.busy.get();
+    if busy == 0 {
+        let trace = call.trace();
+        line.busy.set(1);
+        // SAFETY: the slot is this thread's and `busy` says that no push of it is under way; the block is as asked for.
+        let kept = unsafe { quarantine::push(call.slot, entry(call, address, trace), charge) };
+        line.busy.set(0);
+        if kept {
+            return;
+        }
+    } else {
+        dropped::QUARANTINE.add(1); // a signal handler inside a push
+    }
+    pattern::keep(user);
+    leave(address, call.inner);
+}
+
+#[inline(always)]
+fn entry(call: &Call<'_>, address: usize, freed_by: u32) -> Entry {
+    Entry { address, inner: call.inner, freed_by, thread: call.slot.number }
+}
+
+/// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
+fn leave(address: usize, inner: u8) {
+    let Some(leaf) = leaf::leaf(address) else { return };
+    let word = leaf.word(address);
+    let mut record = Record(word.load(Acquire));
+    loop {
+        let size = table::size_of_block(address, record);
+        let next = match record.state() {
+            State::HeldQuarantined if record.fork() == fork::number() & 3 => {
+                record.with_state(State::HeldFreed).with_trace(u32::from(inner))
+            }
+            _ => Record::ABSENT,
+        };
+        if next.0 == 0 {
+            table::forget_size(address, record);
+        }
+        match word.compare_exchange(record.0, next.0, AcqRel, Acquire) {
+            Ok(_) if next.0 == 0 => {
+                // SAFETY: the block is freed, and its word is gone by our swap: nobody else has it.
+                return unsafe {
+                    quarantine::release(
+                        Entry { address, inner, freed_by: 0, thread: 0 },
+                        size,
+                        record.align(),
+                    )
+                };
+            }
+            Ok(_) => return,
+            Err(now) => record = Record(now),
+        }
+    }
+}
+
+enum Claim {
+    /// Taken out of the program's hands.
+    Ours(Record),
+    /// Its holder finishes the free.
+    #[allow(dead_code)]
+    Left,
+    /// An error that was told; the block stays as it is.
+    Refused,
+    /// The table knows nothing, and had no room once.
+    Unknown,
+}
+
+/// The slow way of a free: huge blocks, held ones, those made before a fork, and errors.
+#[cold]
+#[inline(never)]
+fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
+    loop {
+        let record = table::at(address).unwrap_or(Record::ABSENT);
+        match record.state() {
+            State::Live | State::HeldLive => {}
+            State::Quarantined | State::HeldQuarantined | State::HeldFreed => {
+                return tell_double(call, record, address);
+            }
+            State::Absent | State::Size | State::Guarded => {
+                if dropped::TABLE.count() != 0 {
+                    return Claim::Unknown;
+                }
+                return tell_invalid(call, address, size, align, Found::Free);
+            }
+        }
+        let exact = table::size_of_block(address, record);
+        if exact != size || record.align() != align {
+            let facts = Facts {
+                asked: Some((size, align)),
+                trace: record.trace(),
+                ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
+            };
+            fault::tell(facts, Found::Free, call);
+        }
+        let next = match record.state() {
+            // A sweeper of this process looks at it: it goes on looking while the block is in quarantine.
+            State::HeldLive if record.fork() == fork::number() & 3 => {
+                record.with_state(State::HeldQuarantined)
+            }
+            _ => record.with_state(State::Quarantined),
+        };
+        let Some(leaf) = leaf::leaf(address) else { return Claim::Unknown };
+        if leaf.word(address).compare_exchange(record.0, next.0, AcqRel, Acquire).is_ok() {
+            return Claim::Ours(next);
+        }
+    }
+}
+
+#[cold]
+fn tell_double(call: &Call<'_>, record: Record, address: usize) -> Claim {
+    let size = table::size_of_block(address, record);
+    let facts = Facts { trace: record.trace(), ..Facts::of(Kind::DoubleFree, address, size, record.align()) };
+    fault::tell(facts, Found::Free, call);
+    Claim::Refused
+}
+
+#[cold]
+fn tell_invalid(call: &Call<'_>, address: usize, size: usize, align: usize, found: Found) -> Claim {
+    let mut facts =
+        Facts { pointer: address, asked: Some((size, align)), ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
+    if let Some(block) = table::block_at(address) {
+        let trace = block.trace.map_or(0, |t| t.0.get());
+        facts = Facts { trace, freed: block.state != State::Live && block.state != State::HeldLive, ..facts };
+        (facts.start, facts.size, facts.align) = (block.start, block.size, block.align);
+    }
+    fault::tell(facts, found, call);
+    Claim::Refused
+}
+
+#[cold]
+fn tell_damage(call: &Call<'_>, record: Record, address: usize, size: usize, align: usize, found: Found) {
+    if record.fork() != fork::number() & 3 {
+        // Made before the fork: its damage may be the parent's.
+        static TOLD: AtomicU64 = AtomicU64::new(0);
+        let _ = TOLD.fetch_add(1, Relaxed);
+    }
+    // SAFETY: the block was claimed by this thread.
+    if let Some(facts) = unsafe { inspect(address, size, align, false) } {
+        let inherited = record.fork() != fork::number() & 3;
+        fault::tell(Facts { trace: record.trace(), inherited, ..facts }, found, call);
+    }
+}
+
+/// Fetches what [`evict`] will read of a block.
+#[inline(always)]
+pub(crate) fn fetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if address != 0
+        && let Some(leaf) = leaf::leaf(address)
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let word = leaf.word(address);
+        // SAFETY: prefetches of any address are harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>((word as *const AtomicU64).cast()) };
+        for i in 0..6usize {
+            // SAFETY: as above.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    (address.wrapping_sub(16) as *const i8).wrapping_add(i.wrapping_mul(64)),
+                )
+            };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+/// A block leaves the quarantine: verified, its record taken, given back. What it counted against the bound.
+///
+/// # Safety
+/// The caller claimed the entry: nobody else takes this block out.
+#[inline(always)]
+pub(crate) unsafe fn evict(entry: Entry) -> usize {
+    let Some(leaf) = leaf::leaf(entry.address) else { return 0 };
+    let word = leaf.word(entry.address);
+    let record = Record(word.load(Acquire));
+    let (size, align) = (table::size_of_block(entry.address, record), record.align());
+    let user = entry.address as *mut u8;
+    // SAFETY: a quarantined block is memory of the inner allocator that we haven't given back.
+    if !unsafe { fill_intact(user, size) & zones_intact(user, size, align) } {
+        tell_late(entry, record, size, align);
+    }
+    let charge = quarantine::charge(size, align);
+    if record.state() == State::Quarantined
+        && size < HUGE
+        && word.compare_exchange(record.0, 0, AcqRel, Acquire).is_ok()
+    {
+        // SAFETY: the record is gone by our swap, and the entry was ours.
+        unsafe { quarantine::release(entry, size, align) };
+    } else {
+        leave(entry.address, entry.inner);
+    }
+    charge
+}
+
+#[cold]
+#[inline(never)]
+fn tell_late(entry: Entry, record: Record, size: usize, align: usize) {
+    if record.fork() != fork::number() & 3 {
+        return; // the parent's
+    }
+    // SAFETY: the caller claimed the block.
+    if let Some(facts) = unsafe { inspect(entry.address, size, align, true) } {
+        let facts = Facts { trace: record.trace(), freed: true, free: Some(entry), ..facts };
+        fault::tell_anywhere(facts, Found::Quarantine);
+    }
+}
+
+/// Before a `realloc` copies: whether the block may be reallocated with this layout. False: it was told, and the
+/// block is not to be touched.
+#[inline(always)]
+pub(crate) fn may_move(call: &Call<'_>, user: *mut u8, size: usize, align: usize) -> bool {
+    let address = user as usize;
+    let shape = Record::live(address, size, align, 0, 0).0;
+    let record = leaf::leaf(address).map_or(Record::ABSENT, |l| Record(l.word(address).load(Acquire)));
+    if (record.0 ^ shape) & SHAPE == 0 && size < HUGE {
+        return true;
+    }
+    may_move_slow(call, address, size, align)
+}
+
+#[cold]
+#[inline(never)]
+fn may_move_slow(call: &Call<'_>, address: usize, size: usize, align: usize) -> bool {
+    let record = table::at(address).unwrap_or(Record::ABSENT);
+    match record.state() {
+        State::Live | State::HeldLive => {
+            let exact = table::size_of_block(address, record);
+            if exact != size || record.align() != align {
+                let facts = Facts {
+                    asked: Some((size, align)),
+                    trace: record.trace(),
+                    ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
+                };
+                fault::tell(facts, Found::Realloc, call);
+            }
+            true
+        }
+        State::Quarantined | State::HeldQuarantined | State::HeldFreed => {
+            let size = table::size_of_block(address, record);
+            let facts = Facts {
+                trace: record.trace(),
+                freed: true,
+                ..Facts::of(Kind::UseAfterFree, address, size, record.align())
+            };
+            fault::tell(facts, Found::Realloc, call);
+            false
+        }
+        State::Absent | State::Size | State::Guarded => {
+            dropped::TABLE.count() != 0
+                || !matches!(tell_invalid(call, address, size, align, Found::Realloc), Claim::Refused)
+        }
+    }
+}
+
+/// A large block is about to grow or shrink in place: its word goes. The record, or nothing: then it must move.
+#[inline(always)]
+pub(crate) fn lift(call: &Call<'_>, user: *mut u8, size: usize, align: usize) -> Option<Record> {
+    let address = user as usize;
+    let record = table::at(address)?;
+    if record.state() != State::Live
+        || table::size_of_block(address, record) != size
+        || record.align() != align
+    {
+        return None;
+    }
+    // SAFETY: a live block of this shape, in its owner's hands.
+    if !unsafe { zones_intact(user, size, align) } {
+        tell_damage(call, record, address, size, align, Found::Realloc);
+    }
+    let word = leaf::leaf(address)?.word(address);
+    word.compare_exchange(record.0, 0, AcqRel, Acquire).ok()?;
+    table::forget_size(address, record);
+    Some(record)
+}
+
+/// The block is at its new place, or still at its old one: its last zone is drawn anew and new bytes at its end filled.
+///
+/// # Safety
+/// `user` is a block of `size` bytes with room for its zones, of which the first `old` hold the program's data.
+pub(crate) unsafe fn redress(user: *mut u8, old: usize, size: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        pattern::fill(user.add(size), layout::ZONE, Pattern::Zone);
+        if size > old {
+            let from = size.saturating_sub(PAGE).max(old);
+            pattern::fill(user.add(from), size.wrapping_sub(from), Pattern::New);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! How a block lies in what is asked of the inner allocator.
+//!
+//! ```text
+//! without the debug heap    | block .......... (at least 17 bytes, 16-aligned)
+//! with it                   | front >= 16 | block | 16 behind |
+//! ```
+//! Two blocks never share 32 bytes of heap, since each has one word of the table. Decided for the process at its first
+//! allocation, so a free never has to guess. Runs inside an allocation.
+
+use core::alloc::Layout;
+
+/// Bytes of red zone behind a block, and at least so many before it.
+pub(crate) const ZONE: usize = 16;
+/// The most that is filled and checked of a larger front.
+const MOST_FRONT: usize = 64;
+const ALIGN: usize = 16;
+const SMALLEST: usize = 17;
+
+/// Bytes before the block.
+#[inline(always)]
+pub(crate) fn front(align: usize) -> usize {
+    if align > ZONE { align } else { ZONE }
+}
+
+/// Bytes of red zone right before the block.
+#[inline(always)]
+pub(crate) fn front_zone(align: usize) -> usize {
+    front(align).min(MOST_FRONT)
+}
+
+/// What is asked of the inner allocator without the debug heap.
+#[inline(always)]
+pub(crate) fn plain(layout: Layout) -> Layout {
+    let size = if layout.size() < SMALLEST { SMALLEST } else { layout.size() };
+    let align = if layout.align() < ALIGN { ALIGN } else { layout.align() };
+    // SAFETY: `align` is a power of two. A size that is valid for a smaller alignment may exceed what a layout of
+    // alignment 16 allows by less than 16 bytes; no allocator has that much, and `GlobalAlloc` asks for no more than a
+    // nonzero size and a power of two.
+    unsafe { Layout::from_size_align_unchecked(size, align) }
+}
+
+/// What is asked of the inner allocator under the debug heap; nothing where it is more than a layout can say.
+#[inline(always)]
+pub(crate) fn guarded(size: usize, align: usize) -> Option<Layout> {
+    let outer = size.checked_add(front(align))?.checked_add(ZONE)?;
+    Layout::from_size_align(outer, if align < ALIGN { ALIGN } else { align }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_request_is_smaller_than_17_bytes_or_less_than_16_aligned() {
+        for size in [1, 8, 16, 17, 100] {
+            for align in [1, 2, 8, 16, 64] {
+                let outer = plain(Layout::from_size_align(size, align).unwrap());
+                assert!(
+                    outer.size() >= 17
+                        && outer.size() >= size
+                        && outer.align() >= 16
+                        && outer.align() >= align
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_guarded_block_has_a_red_zone_on_both_sides_at_any_alignment() {
+        for align in [1, 8, 16, 32, 4096, 1 << 20] {
+            let outer = guarded(24, align).unwrap();
+            assert_eq!(front(align) % align, 0);
+            assert!(front(align) >= ZONE && outer.size() == front(align) + 24 + ZONE);
+        }
+        assert!(guarded(isize::MAX as usize - 20, 1).is_none());
+    }
+}

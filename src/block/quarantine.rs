@@ -1,0 +1,319 @@
+//! Where freed blocks wait, filled, until their bytes are needed: a ring for each thread slot, one bound for all.
+//!
+//! The owner pushes with plain stores; whoever takes the oldest out claims them by a compare-and-swap on the tail, a few
+//! at a time. Each ring may hold its share of the bound: `budget / rings in use`. The ring of a thread that ended is
+//! emptied by the others before their own. Runs inside an allocation.
+
+use core::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use super::{heap, inner, layout};
+use crate::thread::{self, Slot};
+use crate::{dropped, sys};
+
+/// A block counts with at least so many bytes.
+const LEAST: usize = 64;
+/// Blocks claimed at a time.
+const BATCH: usize = 8;
+
+static BUDGET: AtomicUsize = AtomicUsize::new(0);
+/// Rings in use or left by a thread that ended.
+static RINGS: AtomicU32 = AtomicU32::new(0);
+static ORPHANS: AtomicU32 = AtomicU32::new(0);
+/// `BUDGET / RINGS`.
+static SHARE: AtomicUsize = AtomicUsize::new(0);
+
+/// One freed block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub address: usize,
+    /// Its inner allocator's number.
+    pub inner: u8,
+    /// The free's trace.
+    pub freed_by: u32,
+    /// Slot number of the thread that freed it.
+    pub thread: u32,
+}
+
+#[repr(C)]
+struct Cell {
+    /// Address, and the inner allocator's number in the upper 8 bits.
+    block: AtomicU64,
+    /// The free's trace (26 bits), its thread's slot (the rest).
+    free: AtomicU64,
+}
+
+impl Cell {
+    #[inline(always)]
+    fn read(&self) -> Entry {
+        let (block, free) = (self.block.load(Relaxed), self.free.load(Relaxed));
+        Entry {
+            address: (block & ((1 << 56) - 1)) as usize,
+            inner: (block >> 56) as u8,
+            freed_by: free as u32,
+            thread: (free >> 32) as u32,
+        }
+    }
+}
+
+const UNUSED: u32 = 0;
+const OWNED: u32 = 1;
+const ORPHAN: u32 = 2;
+
+/// A slot's part of the quarantine.
+pub(crate) struct Ring {
+    cells: AtomicPtr<Cell>,
+    /// Cells, a power of two; set with `cells`.
+    length: AtomicUsize,
+    state: AtomicU32,
+    head: AtomicUsize,
+    /// Bytes ever pushed: the owner's alone.
+    pushed: AtomicU64,
+    tail: AtomicUsize,
+    /// Bytes ever taken out.
+    taken: AtomicU64,
+}
+
+impl Ring {
+    pub(crate) const fn new() -> Self {
+        Self {
+            cells: AtomicPtr::new(core::ptr::null_mut()),
+            length: AtomicUsize::new(0),
+            state: AtomicU32::new(UNUSED),
+            head: AtomicUsize::new(0),
+            pushed: AtomicU64::new(0),
+            tail: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> usize {
+        self.pushed.load(Relaxed).wrapping_sub(self.taken.load(Relaxed)) as usize
+    }
+}
+
+/// Sets the bound in bytes.
+pub(crate) fn set_budget(bytes: usize) {
+    BUDGET.store(bytes, Relaxed);
+    share();
+}
+
+/// The bound in bytes.
+pub(crate) fn budget() -> usize {
+    BUDGET.load(Relaxed)
+}
+
+fn share() {
+    SHARE.store(BUDGET.load(Relaxed) / (RINGS.load(Relaxed).max(1) as usize), Relaxed);
+}
+
+/// What a block counts against the bound.
+#[inline(always)]
+pub(crate) fn charge(size: usize, align: usize) -> usize {
+    let outer = size.wrapping_add(layout::front(align)).wrapping_add(layout::ZONE);
+    if outer < LEAST { LEAST } else { outer }
+}
+
+/// Keeps a freed block, and lets the oldest ones go. False: no room, the block is the caller's still.
+///
+/// # Safety
+/// The slot is this thread's, and no other push of this thread is under way. The block is freed, filled, its word says
+/// quarantined, and `entry.inner` is where it goes back to.
+#[inline(always)]
+pub(crate) unsafe fn push(slot: &Slot, entry: Entry, charge: usize) -> bool {
+    let ring = &slot.ring;
+    let share = SHARE.load(Relaxed);
+    if charge > share || slot.shared || entry.inner == 0 {
+        return false;
+    }
+    if ring.state.load(Relaxed) != OWNED && !begin(ring) {
+        return false;
+    }
+    let (cells, length) = (ring.cells.load(Relaxed), ring.length.load(Relaxed));
+    let head = ring.head.load(Relaxed);
+    if head.wrapping_sub(ring.tail.load(Acquire)) >= length {
+        // SAFETY: no lock and no borrow of the ring is held here.
+        unsafe { evict(ring) };
+    }
+    if head.wrapping_sub(ring.tail.load(Acquire)) >= length {
+        return false;
+    }
+    // SAFETY: the index is masked by the length; the cell lies outside tail..head, so nobody's claim of it can succeed.
+    let cell = unsafe { &*cells.add(head & length.wrapping_sub(1)) };
+    cell.block.store(entry.address as u64 | u64::from(entry.inner) << 56, Relaxed);
+    cell.free.store(u64::from(entry.freed_by) | u64::from(entry.thread) << 32, Relaxed);
+    ring.pushed.store(ring.pushed.load(Relaxed).wrapping_add(charge as u64), Relaxed);
+    ring.head.store(head.wrapping_add(1), Release);
+    if ORPHANS.load(Relaxed) != 0 {
+        evict_orphans();
+    }
+    while ring.bytes() > share {
+        // SAFETY: as above.
+        if unsafe { evict(ring) } == 0 {
+            break;
+        }
+    }
+    true
+}
+
+#[cold]
+#[inline(never)]
+fn begin(ring: &Ring) -> bool {
+    if ring.cells.load(Relaxed).is_null() {
+        let length = (BUDGET.load(Relaxed) / LEAST).clamp(64, 1 << 22).next_power_of_two();
+        let Some(fresh) = sys::map(length.wrapping_mul(size_of::<Cell>())) else {
+            dropped::QUARANTINE.add(1);
+            return false;
+        };
+        ring.length.store(length, Relaxed);
+        ring.cells.store(fresh.as_ptr().cast(), Release);
+    }
+    let before = ring.state.swap(OWNED, AcqRel);
+    if before == ORPHAN {
+        ORPHANS.fetch_sub(1, Relaxed);
+        return true;
+    }
+    RINGS.fetch_add(1, Relaxed);
+    share();
+    // The others' shares shrank: what they hold beyond goes now, so the bound holds at every moment.
+    let share = SHARE.load(Relaxed);
+    thread::slots(&mut |other| {
+        // SAFETY: claims are made by compare-and-swap, by any thread.
+        while other.ring.bytes() > share && unsafe { evict(&other.ring) } != 0 {}
+    });
+    true
+}
+
+/// The thread of this slot ends: others empty its ring before their own.
+pub(crate) fn leave(slot: &Slot) {
+    if slot.ring.state.compare_exchange(OWNED, ORPHAN, AcqRel, Relaxed).is_ok() {
+        ORPHANS.fetch_add(1, Relaxed);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn evict_orphans() {
+    let mut done = false;
+    thread::slots(&mut |other| {
+        let ring = &other.ring;
+        if done || ring.state.load(Acquire) != ORPHAN {
+            return;
+        }
+        done = true;
+        // SAFETY: claims are made by compare-and-swap, by any thread.
+        unsafe { evict(ring) };
+        if ring.tail.load(Acquire) == ring.head.load(Acquire)
+            && ring.state.compare_exchange(ORPHAN, UNUSED, AcqRel, Relaxed).is_ok()
+        {
+            ORPHANS.fetch_sub(1, Relaxed);
+            RINGS.fetch_sub(1, Relaxed);
+            share();
+        }
+    });
+}
+
+/// Takes the oldest few out of a ring, verifies them and gives them back. How many.
+///
+/// # Safety
+/// Called where giving a block back to its inner allocator is allowed.
+#[inline(never)]
+unsafe fn evict(ring: &Ring) -> usize {
+    let cells = ring.cells.load(Acquire);
+    let mask = ring.length.load(Relaxed).wrapping_sub(1);
+    let mut batch = [Entry { address: 0, inner: 0, freed_by: 0, thread: 0 }; BATCH];
+    loop {
+        let tail = ring.tail.load(Acquire);
+        let waiting = ring.head.load(Acquire).wrapping_sub(tail);
+        let n = waiting.min(BATCH);
+        if n == 0 || waiting > mask.wrapping_add(1) {
+            return 0;
+        }
+        for (i, entry) in batch.iter_mut().enumerate().take(n) {
+            // SAFETY: masked; a cell that its owner overwrites meanwhile is thrown away with the failed claim below.
+            *entry = unsafe { (*cells.add(tail.wrapping_add(i) & mask)).read() };
+        }
+        if ring.tail.compare_exchange(tail, tail.wrapping_add(n), AcqRel, Acquire).is_err() {
+            continue;
+        }
+        let far = BUDGET.load(Relaxed) > 4 << 20;
+        if far {
+            // Past the cache: fetch what the next batch will need while this one is verified.
+            for i in 0..n {
+                // SAFETY: masked; a prefetch of any address is harmless.
+                let next = unsafe { (*cells.add(tail.wrapping_add(n).wrapping_add(i) & mask)).read() };
+                heap::fetch(next.address);
+            }
+        }
+        let mut charges = 0u64;
+        for entry in batch.iter().take(n) {
+            // SAFETY: the claim made the entry ours alone.
+            charges = charges.wrapping_add(unsafe { heap::evict(*entry) } as u64);
+        }
+        ring.taken.fetch_add(charges, Relaxed);
+        return n;
+    }
+}
+
+/// Gives every waiting block back: the inner allocator has no more, or goes away.
+#[cold]
+#[inline(never)]
+pub(crate) fn empty() {
+    thread::slots(&mut |slot| {
+        // SAFETY: called from ordinary code, or from an allocation that failed: nothing of ours is held.
+        while unsafe { evict(&slot.ring) } != 0 {}
+    });
+}
+
+/// Gives a block back to its inner allocator at once.
+///
+/// # Safety
+/// The block is freed, its word is gone, and nobody uses it.
+pub(crate) unsafe fn release(entry: Entry, size: usize, align: usize) {
+    let Some(outer) = layout::guarded(size, align) else { return };
+    let base = entry.address.wrapping_sub(layout::front(align)) as *mut u8;
+    // SAFETY: the caller's; the layout is the one that the block was asked for with.
+    unsafe { inner::dealloc(entry.inner, base, outer) };
+}
+
+/// Visits what waits, oldest first in each ring. Entries that go meanwhile may still be told.
+pub(crate) fn waiting(visit: &mut dyn FnMut(Entry)) {
+    thread::slots(&mut |slot| {
+        let ring = &slot.ring;
+        let cells = ring.cells.load(Acquire);
+        if cells.is_null() {
+            return;
+        }
+        let mask = ring.length.load(Relaxed).wrapping_sub(1);
+        let (mut at, head) = (ring.tail.load(Acquire), ring.head.load(Acquire));
+        while at != head {
+            // SAFETY: masked.
+            let entry = unsafe { (*cells.add(at & mask)).read() };
+            if ring.tail.load(Acquire).wrapping_sub(at) as isize <= 0 && entry.address != 0 {
+                visit(entry);
+            }
+            at = at.wrapping_add(1);
+        }
+    });
+}
+
+/// The entry of the block at `address`, if it waits: who freed it. For reports.
+pub(crate) fn find(address: usize) -> Option<Entry> {
+    let mut found = None;
+    waiting(&mut |entry| {
+        if entry.address == address {
+            found = Some(entry);
+        }
+    });
+    found
+}
+
+/// Bytes that wait now.
+pub(crate) fn bytes() -> usize {
+    let mut sum = 0usize;
+    thread::slots(&mut |slot| sum = sum.wrapping_add(slot.ring.bytes()));
+    sum
+}

@@ -1,0 +1,304 @@
+//! Thread slots: what a thread's hooks keep from one allocation to the next, and what others may read of it.
+//!
+//! A slot is taken by a compare-and-swap on a thread's first hook and given back by a pthread key's destructor; its
+//! memory stays for the next thread, so that counters outlive the threads that made them. Threads past the last slot, or
+//! past their key's destructor, share one. Runs inside an allocation.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{
+    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use crate::block::quarantine::Ring;
+use crate::sys;
+use crate::sys::line::{Line, line};
+use crate::table::counters::Set;
+use crate::trace::memo::Memo;
+
+const FREE: u32 = 0;
+const USED: u32 = 1;
+const CHUNK: usize = 32;
+const CHUNKS: usize = 128;
+
+/// What one thread's hooks keep. One writer, the thread itself; others read the atomics.
+#[repr(C, align(128))]
+pub(crate) struct Slot {
+    /// Counts of this generation and the one before.
+    pub counts: (Set, Set),
+    /// Bytes that this thread has asked for since its start; never falls.
+    pub allocated: AtomicI64,
+    /// The shared slot: locked adds, no memo, no ring.
+    pub shared: bool,
+    /// Number of the slot, for the thread column.
+    pub number: u32,
+    /// The kernel's id of the thread.
+    pub tid: AtomicI32,
+    /// The thread pointer.
+    pub thread_pointer: AtomicUsize,
+    /// The thread's own stack.
+    pub stack_low: AtomicUsize,
+    /// One past its last byte.
+    pub stack_high: AtomicUsize,
+    /// Its memo of whole stacks; touched by the owner only.
+    pub memo: UnsafeCell<Memo>,
+    /// Its part of the quarantine.
+    pub ring: Ring,
+    state: AtomicU32,
+    held: AtomicU32,
+}
+
+// SAFETY: `memo` is used by the slot's owner only (the shared slot never uses it), all else is atomic.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    const fn new(number: u32, shared: bool) -> Self {
+        Self {
+            counts: (Set::new(), Set::new()),
+            allocated: AtomicI64::new(0),
+            shared,
+            number,
+            tid: AtomicI32::new(0),
+            thread_pointer: AtomicUsize::new(0),
+            stack_low: AtomicUsize::new(0),
+            stack_high: AtomicUsize::new(0),
+            memo: UnsafeCell::new(Memo::new()),
+            ring: Ring::new(),
+            state: AtomicU32::new(FREE),
+            held: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether `sp` lies in the thread's own stack.
+    #[inline(always)]
+    pub(crate) fn owns(&self, sp: usize) -> bool {
+        sp >= self.stack_low.load(Relaxed) && sp < self.stack_high.load(Relaxed)
+    }
+}
+
+static SHARED: Slot = Slot::new(0, true);
+static CHUNK_TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+/// `pthread_key_t` + 1, or 0: threads then share a slot.
+static KEY: AtomicU32 = AtomicU32::new(0);
+
+/// Makes the key whose destructor gives slots back. Once, before `main`.
+pub(crate) fn make_key() {
+    let mut key = 0;
+    // SAFETY: a valid place for the key and a destructor with the right type. No allocation in glibc.
+    if unsafe { libc::pthread_key_create(&mut key, Some(give_back)) } != 0 {
+        return;
+    }
+    // From the 33rd key on `pthread_setspecific` takes memory from libc's heap.
+    if key < 32 {
+        KEY.store(key.wrapping_add(1), Release);
+    }
+}
+
+/// This thread's slot.
+#[inline(always)]
+pub(crate) fn slot(line: &Line) -> &'static Slot {
+    let p = line.slot.get();
+    if p.is_null() {
+        return take(line);
+    }
+    // SAFETY: a slot's memory is never unmapped.
+    unsafe { &*p }
+}
+
+#[cold]
+#[inline(never)]
+fn take(line: &Line) -> &'static Slot {
+    let slot = if line.done.get() != 0 { None } else { find() };
+    let slot = slot.unwrap_or(&SHARED);
+    line.slot.set(slot);
+    if slot.shared {
+        return slot;
+    }
+    let key = KEY.load(Relaxed).wrapping_sub(1);
+    // SAFETY: the key exists, and is one of the first 32, whose values lie in the thread's own block.
+    if unsafe { libc::pthread_setspecific(key, (slot as *const Slot).cast()) } != 0 {
+        slot.state.store(FREE, Release);
+        line.slot.set(&SHARED);
+        return &SHARED;
+    }
+    #[cfg(native)]
+    {
+        let (low, high) = sys::stack_bounds();
+        slot.stack_low.store(low, Relaxed);
+        slot.stack_high.store(high, Relaxed);
+        slot.thread_pointer.store(sys::thread_pointer(), Relaxed);
+        slot.tid.store(sys::thread_id(), Release);
+    }
+    slot
+}
+
+fn chunk(place: &AtomicPtr<Slot>, index: usize) -> Option<*mut Slot> {
+    let p = place.load(Acquire);
+    if !p.is_null() {
+        return Some(p);
+    }
+    let bytes = size_of::<Slot>().wrapping_mul(CHUNK);
+    let fresh = sys::map(bytes)?;
+    let slots = fresh.cast::<Slot>().as_ptr();
+    for i in 0..CHUNK {
+        let number = index.wrapping_mul(CHUNK).wrapping_add(i).wrapping_add(1);
+        // SAFETY: the mapping holds CHUNK slots, is page-aligned and not yet seen by anybody else.
+        unsafe { slots.add(i).write(Slot::new(number as u32, false)) };
+    }
+    match place.compare_exchange(core::ptr::null_mut(), slots, AcqRel, Acquire) {
+        Ok(_) => Some(slots),
+        Err(theirs) => {
+            // SAFETY: ours was never published.
+            unsafe { sys::unmap(fresh, bytes) };
+            Some(theirs)
+        }
+    }
+}
+
+fn find() -> Option<&'static Slot> {
+    if KEY.load(Acquire) == 0 {
+        return None;
+    }
+    for (index, place) in CHUNK_TABLE.iter().enumerate() {
+        let first = chunk(place, index)?;
+        for i in 0..CHUNK {
+            // SAFETY: a published chunk holds CHUNK slots for ever.
+            let slot = unsafe { &*first.add(i) };
+            if slot.state.load(Relaxed) == FREE
+                && slot.state.compare_exchange(FREE, USED, AcqRel, Relaxed).is_ok()
+            {
+                return Some(slot);
+            }
+        }
+    }
+    None
+}
+
+/// The key's destructor: after the thread's own `thread_local` destructors, before its thread-local block goes.
+unsafe extern "C" fn give_back(slot: *mut libc::c_void) {
+    let line = line();
+    line.done.set(1);
+    line.slot.set(&SHARED);
+    // SAFETY: the value was set by `take` to a slot, whose memory is never unmapped.
+    let slot = unsafe { &*slot.cast::<Slot>() };
+    // SAFETY: this thread is still the slot's owner, and no hook of it runs here.
+    unsafe { (*slot.memo.get()).let_go() };
+    crate::block::quarantine::leave(slot);
+    slot.tid.store(0, Relaxed);
+    slot.thread_pointer.store(0, Relaxed);
+    slot.stack_low.store(0, Relaxed);
+    slot.stack_high.store(0, Relaxed);
+    slot.allocated.store(0, Relaxed);
+    slot.state.store(FREE, Release);
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst); // first freed, then looked: see `hold`
+    // A watchdog that holds the slot reads this thread's words: they stay mapped until it lets go.
+    while slot.held.load(Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+}
+
+/// Visits every slot that was ever used, the shared one too.
+pub(crate) fn slots(visit: &mut dyn FnMut(&'static Slot)) {
+    visit(&SHARED);
+    for place in &CHUNK_TABLE {
+        let first = place.load(Acquire);
+        if first.is_null() {
+            return;
+        }
+        for i in 0..CHUNK {
+            // SAFETY: a published chunk holds CHUNK slots for ever.
+            visit(unsafe { &*first.add(i) });
+        }
+    }
+}
+
+/// What others may know of a running thread.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) struct ThreadInfo {
+    /// The kernel's id.
+    pub tid: i32,
+    /// The thread pointer.
+    pub thread_pointer: usize,
+    /// Bytes that the thread has asked for since its start.
+    pub allocated: u64,
+    /// Its own stack, lowest and one past the highest address.
+    pub stack: (usize, usize),
+    /// The slot's number, for [`hold`].
+    pub slot: u32,
+}
+
+fn info(slot: &Slot) -> Option<ThreadInfo> {
+    let tid = slot.tid.load(Acquire);
+    (!slot.shared && slot.state.load(Acquire) == USED && tid != 0).then(|| ThreadInfo {
+        tid,
+        thread_pointer: slot.thread_pointer.load(Relaxed),
+        allocated: slot.allocated.load(Relaxed) as u64,
+        stack: (slot.stack_low.load(Relaxed), slot.stack_high.load(Relaxed)),
+        slot: slot.number,
+    })
+}
+
+/// Visits each running thread that has a slot of its own.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) fn each(visit: &mut dyn FnMut(ThreadInfo)) {
+    slots(&mut |slot| {
+        if let Some(i) = info(slot) {
+            visit(i);
+        }
+    });
+}
+
+/// While this lives the thread can't end: its words may be read. For a few loads and a store, no more.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) struct Held {
+    slot: &'static Slot,
+    /// The thread, as it is.
+    pub info: ThreadInfo,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.slot.held.fetch_sub(1, Release);
+    }
+}
+
+/// Holds the thread of slot `number`; nothing where it has ended.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) fn hold(number: u32) -> Option<Held> {
+    let index = (number as usize).checked_sub(1)?;
+    let first = CHUNK_TABLE.get(index / CHUNK)?.load(Acquire);
+    if first.is_null() {
+        return None;
+    }
+    // SAFETY: a published chunk holds CHUNK slots for ever.
+    let slot = unsafe { &*first.add(index % CHUNK) };
+    // First the mark, then the look: the destructor first frees the state, then looks at the mark.
+    slot.held.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    match info(slot) {
+        Some(info) => Some(Held { slot, info }),
+        None => {
+            slot.held.fetch_sub(1, Release);
+            None
+        }
+    }
+}
+
+/// While this lives, blocks that this thread makes are our own: recorded, but without a trace and not counted.
+pub(crate) struct Ours(core::marker::PhantomData<*const ()>);
+
+impl Ours {
+    pub(crate) fn enter() -> Self {
+        let l = line();
+        l.ours.set(l.ours.get().wrapping_add(1));
+        Self(core::marker::PhantomData)
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let l = line();
+        l.ours.set(l.ours.get().wrapping_sub(1));
+    }
+}

@@ -1,0 +1,170 @@
+//! The stack of a hook's caller, as a trace id: the memo first, a walk only for what is new.
+//!
+//! Runs inside an allocation.
+
+use super::generation::Control;
+use super::intern;
+use super::memo::Look;
+use super::rules::{self, Base};
+use super::walk::{self, Walk};
+pub(crate) use super::walk::{Start, address};
+use crate::dropped;
+use crate::sys::line::Line;
+use crate::thread::Slot;
+
+/// Stack that a walk may need below the hook's frame.
+const WALK_NEEDS: usize = 6 << 10;
+/// Stack that a look into the memo may need.
+const LOOK_NEEDS: usize = 1 << 10;
+
+/// The trace of the stack at `start`, 0 where there is none: our own section, no stack left, memory ran out (counted).
+///
+/// # Safety
+/// `start` holds the registers with which the hook was called on this thread; `line` and `slot` are this thread's.
+#[inline(always)]
+pub(crate) unsafe fn capture(line: &Line, slot: &Slot, control: Control, start: Start) -> u32 {
+    if line.ours.get() != 0 {
+        return 0;
+    }
+    let own = slot.owns(start.sp);
+    let before = line.inside.get();
+    // A capture that this thread began and that lies deeper in the same stack was left by a jump: its mark is stale.
+    let nested = before != 0 && !(own && before <= start.sp && slot.owns(before));
+    line.inside.set(start.sp);
+    let id = if own && !nested && !slot.shared {
+        // SAFETY: the slot is this thread's, no capture of its runs (`nested`), and `start.sp` lies in its own stack.
+        unsafe { recall(slot, control, start) }
+    } else {
+        walk_only(slot, control, start, own)
+    };
+    line.inside.set(if nested { before } else { 0 });
+    id
+}
+
+/// # Safety
+/// As [`capture`], and `start.sp` lies in the thread's own stack, and no capture of this thread uses the memo.
+#[inline(always)]
+unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
+    let room = start.sp.wrapping_sub(slot.stack_low.load(core::sync::atomic::Ordering::Relaxed));
+    if room < LOOK_NEEDS {
+        dropped::CAPTURES.add(1);
+        return 0;
+    }
+    // SAFETY: the hook's return address, on this thread's own stack.
+    let first = unsafe { (start.sp as *const usize).read() };
+    let second = match rules::kept(first) {
+        Some(rule) if rule.tag() == 0 => match rule.base() {
+            Base::Stack => start.sp.wrapping_add(rule.distance()),
+            Base::Frame => start.fp.wrapping_add(rule.distance()).wrapping_sub(8),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
+    if second <= start.sp || second > high.wrapping_sub(8) || second & 7 != 0 {
+        return walk_only(slot, control, start, true);
+    }
+    // SAFETY: the caller's: this thread owns the slot, and no other look or note of its memo is under way.
+    let memo = unsafe { &mut *slot.memo.get() };
+    // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
+    match unsafe { memo.look(control, start, second) } {
+        Look::Hit(id) => {
+            #[cfg(birthmark_check_memo)]
+            prove(slot, control, start, id);
+            id
+        }
+        look => learn(slot, control, start, high, Some(look)),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn walk_only(slot: &Slot, control: Control, start: Start, own: bool) -> u32 {
+    let high = if own { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
+    learn(slot, control, start, high, None)
+}
+
+/// Whether `WALK_NEEDS` bytes of stack are left, as far as can be told.
+fn room(slot: &Slot, start: Start, own: bool) -> bool {
+    if own {
+        let low = slot.stack_low.load(core::sync::atomic::Ordering::Relaxed);
+        return start.sp.wrapping_sub(low) >= WALK_NEEDS;
+    }
+    crate::sys::signal_stack_room(start.sp).is_none_or(|left| left >= WALK_NEEDS)
+}
+
+#[cold]
+#[inline(never)]
+fn learn(slot: &Slot, control: Control, start: Start, high: usize, look: Option<Look>) -> u32 {
+    if !room(slot, start, high != 0) {
+        dropped::CAPTURES.add(1);
+        return 0;
+    }
+    let Some(mut scratch) = walk::lend() else {
+        dropped::CAPTURES.add(1);
+        return 0;
+    };
+    let mut walk = Walk::new(&mut scratch, start, high);
+    walk.run(u32::from(control.limit()));
+    if walk.n == 0 {
+        dropped::CAPTURES.add(1);
+        return 0;
+    }
+    // SAFETY: `n` frames were written; `tail` looks further without touching them.
+    let frames = unsafe { core::slice::from_raw_parts(walk.scratch.frames.as_ptr(), walk.n) };
+    let id = intern::intern(control, frames, &mut |nth| {
+        if walk.cut {
+            dropped::CUT.add(1);
+        }
+        walk.tail(nth)
+    });
+    let Some(id) = id else { return 0 };
+    if let Some(Look::Miss(key)) = look {
+        // SAFETY: as in `recall`, which is the only caller with a key.
+        unsafe { (*slot.memo.get()).note(key, start, &walk, id) };
+    }
+    id
+}
+
+/// The stack at `start` for a report, traced or not: how many addresses were written to `out`, and how many are the user's.
+#[cold]
+#[inline(never)]
+pub(crate) fn addresses(start: Start, out: &mut [usize]) -> (usize, u32) {
+    const FRAMES: u32 = 16;
+    let slot = crate::thread::slot(crate::sys::line::line());
+    let high =
+        if slot.owns(start.sp) { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
+    if !room(slot, start, high != 0) {
+        return (0, 0);
+    }
+    let Some(mut scratch) = walk::lend() else { return (0, 0) };
+    let mut walk = Walk::new(&mut scratch, start, high);
+    walk.run(FRAMES);
+    let n = walk.n.min(out.len());
+    for (to, from) in out.iter_mut().zip(walk.scratch.frames.iter()).take(n) {
+        *to = *from;
+    }
+    (n, walk.user)
+}
+
+/// Under `--cfg birthmark_check_memo`: every hit is walked again, and must be the same stack.
+#[cfg(birthmark_check_memo)]
+fn prove(slot: &Slot, control: Control, start: Start, id: u32) {
+    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
+    let Some(mut scratch) = walk::lend() else { return };
+    let mut walk = Walk::new(&mut scratch, start, high);
+    walk.run(u32::from(control.limit()));
+    let (p, n) = intern::place(id);
+    // SAFETY: `n` frames were published under this id in a mapping that stays.
+    let kept = unsafe { core::slice::from_raw_parts(p, n) };
+    if walk.scratch.frames.get(..walk.n) != Some(kept)
+        && super::generation::control().first() == control.first()
+    {
+        let text = b"birthmark: the memo of stacks and a walk differ\n";
+        // SAFETY: a constant buffer; `abort` ends the process.
+        unsafe {
+            libc::write(2, text.as_ptr().cast(), text.len());
+            libc::abort();
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! How to step from a return address to its caller's frame: rules from the unwind tables, kept process-wide.
+//!
+//! One 8-byte rule for each return address, under its address, in a table that every thread reads and fills without a
+//! lock; on a miss `gimli` reads `.eh_frame`. Beside its rule stands whose function the address lies in. A rule of a
+//! module loaded after start is used only after the loader names the same module again. Runs inside an allocation.
+
+use core::sync::atomic::{
+    AtomicPtr, AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+
+use gimli::{
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, LittleEndian, Register, RegisterRule,
+    UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow,
+};
+
+use super::modules::{self, Module};
+use super::names::Class;
+use super::symbols;
+use crate::sys;
+
+/// How a caller's frame is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Base {
+    /// The stack's outermost frame.
+    End,
+    /// The frame lies at a distance from the stack pointer.
+    Stack,
+    /// It hangs on the frame pointer.
+    Frame,
+    /// No table, or a rule that isn't register plus offset: the walk is cut here.
+    None,
+}
+
+/// Whose function an address lies in, as far as a walk must know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whose {
+    User,
+    Plumbing,
+    /// Where std says that the user's stack begins.
+    Entry,
+    /// No symbols.
+    Unknown,
+}
+
+/// ```text
+/// bit 0       always 1
+///     1..3    base
+///     3..21   frame address: base + 8 x this
+///     21      the frame pointer is saved
+///     22..40  ... at the frame address - 8 x this
+///     40..42  whose
+///     42..50  number of a module loaded after start, 0: there at start
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rule(u64);
+
+const FIELD: u64 = (1 << 18) - 1;
+
+impl Rule {
+    fn new(base: Base, distance: u64, saved: Option<u64>, whose: Whose, tag: u16) -> Self {
+        Self(
+            1 | (base as u64) << 1
+                | (distance & FIELD) << 3
+                | u64::from(saved.is_some()) << 21
+                | (saved.unwrap_or(0) & FIELD) << 22
+                | (whose as u64) << 40
+                | u64::from(tag) << 42,
+        )
+    }
+    #[inline(always)]
+    pub(crate) fn base(self) -> Base {
+        match self.0 >> 1 & 3 {
+            0 => Base::End,
+            1 => Base::Stack,
+            2 => Base::Frame,
+            _ => Base::None,
+        }
+    }
+    /// Bytes from the base to the frame's address; the return address lies 8 below it.
+    #[inline(always)]
+    pub(crate) fn distance(self) -> usize {
+        (self.0 >> 3 & FIELD) as usize * 8
+    }
+    /// Bytes below the frame's address at which the caller's frame pointer is saved.
+    #[inline(always)]
+    pub(crate) fn saved(self) -> Option<usize> {
+        (self.0 >> 21 & 1 != 0).then_some((self.0 >> 22 & FIELD) as usize * 8)
+    }
+    #[inline(always)]
+    pub(crate) fn whose(self) -> Whose {
+        match self.0 >> 40 & 3 {
+            0 => Whose::User,
+            1 => Whose::Plumbing,
+            2 => Whose::Entry,
+            _ => Whose::Unknown,
+        }
+    }
+    #[inline(always)]
+    pub(crate) fn tag(self) -> u16 {
+        (self.0 >> 42 & 255) as u16
+    }
+}
+
+/// The table's levels, each used once the windows of the one before are full: a rule never evicts another.
+const LEVELS: [u32; 3] = [14, 17, 20];
+const WINDOW: usize = 8;
+
+#[repr(C)]
+struct Cell {
+    address: AtomicU64,
+    rule: AtomicU64,
+}
+
+static TABLE: [AtomicPtr<Cell>; 3] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 3];
+
+#[inline(always)]
+fn mix(address: usize) -> usize {
+    ((address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+}
+
+/// The kept rule for `address`, of whatever module stood there when it was kept.
+#[inline(always)]
+pub(crate) fn kept(address: usize) -> Option<Rule> {
+    let hash = mix(address);
+    for (level, bits) in LEVELS.iter().enumerate() {
+        let cells = TABLE[level].load(Acquire);
+        if cells.is_null() {
+            return None;
+        }
+        let mask = (1usize << bits) - 1;
+        for k in 0..WINDOW {
+            // SAFETY: a published level has 2^bits cells and is never unmapped; the index is masked.
+            let cell = unsafe { &*cells.add(hash.wrapping_add(k) & mask) };
+            let at = cell.address.load(Acquire);
+            if at == address as u64 {
+                let rule = cell.rule.load(Acquire);
+                return (rule != 0).then_some(Rule(rule));
+            }
+            if at == 0 {
+                return None;
+            }
+        }
+    }
+    None
+}
+
+fn keep(address: usize, rule: Rule) {
+    let hash = mix(address);
+    for (level, bits) in LEVELS.iter().enumerate() {
+        let Some(place) = TABLE.get(level) else { return };
+        let mut cells = place.load(Acquire);
+        if cells.is_null() {
+            let bytes = size_of::<Cell>() << bits;
+            let Some(fresh) = sys::map(bytes) else { return };
+            match place.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
+                Ok(_) => cells = fresh.as_ptr().cast(),
+                Err(theirs) => {
+                    // SAFETY: ours was never published.
+                    unsafe { sys::unmap(fresh, bytes) };
+                    cells = theirs;
+                }
+            }
+        }
+        let mask = (1usize << bits).wrapping_sub(1);
+        for k in 0..WINDOW {
+            // SAFETY: as in `kept`.
+            let cell = unsafe { &*cells.add(hash.wrapping_add(k) & mask) };
+            let at = match cell.address.compare_exchange(0, address as u64, AcqRel, Acquire) {
+                Ok(_) => address as u64,
+                Err(at) => at,
+            };
+            if at == address as u64 {
+                cell.rule.store(rule.0, Release);
+                return;
+            }
+        }
+    }
+}
+
+/// gimli's room for one evaluation: 3 rows of 24 rules.
+pub(crate) struct Room;
+impl UnwindContextStorage<usize> for Room {
+    type Rules = [(Register, RegisterRule<usize>); 24];
+    type Stack = [UnwindTableRow<usize, Self>; 3];
+}
+pub(crate) type Context = UnwindContext<usize, Room>;
+
+/// The rule for a return address that was found on this thread's stack; nothing where it lies in no module.
+#[inline(always)]
+pub(crate) fn rule(address: usize, context: &mut Context) -> Option<Rule> {
+    match kept(address) {
+        Some(rule) if rule.tag() == 0 => Some(rule),
+        _ => look_up(address, context),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_up(address: usize, context: &mut Context) -> Option<Rule> {
+    let module = modules::find(address)?;
+    if let Some(rule) = kept(address)
+        && rule.tag() == module.tag
+        && module.tag != modules::UNKNOWN
+    {
+        return Some(rule);
+    }
+    let rule = compute(address, &module, context);
+    if module.tag != modules::UNKNOWN {
+        keep(address, rule);
+    }
+    Some(rule)
+}
+
+fn whose(address: usize, module: &Module) -> Whose {
+    let loaded = symbols::LoadedModule {
+        map_start: module.start,
+        load_bias: module.bias,
+        path: module.name,
+        generation: u32::from(module.tag),
+    };
+    match symbols::class_of(address.wrapping_sub(1), &loaded) {
+        Class::User | Class::Foreign => Whose::User,
+        Class::Plumbing | Class::Ours => Whose::Plumbing,
+        Class::Entry => Whose::Entry,
+        Class::Unknown => Whose::Unknown,
+    }
+}
+
+const RBP: Register = Register(6);
+const RSP: Register = Register(7);
+const RIP: Register = Register(16);
+
+/// The rule for `address`, read from its module's tables.
+pub(crate) fn compute(address: usize, module: &Module, context: &mut Context) -> Rule {
+    let whose = whose(address, module);
+    let cut = Rule::new(Base::None, 0, None, whose, module.tag);
+    read(address, module, context, whose).unwrap_or(cut)
+}
+
+fn read(address: usize, module: &Module, context: &mut Context, whose: Whose) -> Option<Rule> {
+    if module.eh_frame_hdr == 0 {
+        return None;
+    }
+    let bytes = |from: usize| {
+        // SAFETY: the module is loaded and stays so while code of it is on this thread's stack (see `modules::find`).
+        // gimli reads the header's table and the entries that it names, all within mapped segments.
+        unsafe { core::slice::from_raw_parts(from as *const u8, module.end.saturating_sub(from)) }
+    };
+    let header = EhFrameHdr::new(bytes(module.eh_frame_hdr), LittleEndian);
+    let bases = BaseAddresses::default().set_eh_frame_hdr(module.eh_frame_hdr as u64);
+    let parsed = header.parse(&bases, 8).ok()?;
+    let frames = parsed.eh_frame_ptr().direct().ok()? as usize;
+    if frames < module.start || frames >= module.end {
+        return None;
+    }
+    let bases = bases.set_eh_frame(frames as u64);
+    let section: EhFrame<EndianSlice<'_, LittleEndian>> = EhFrame::new(bytes(frames), LittleEndian);
+    let at = address.wrapping_sub(1) as u64;
+    let fde = parsed.table()?.fde_for_address(&section, &bases, at, EhFrame::cie_from_offset).ok()?;
+    if fde.is_signal_trampoline() {
+        return None;
+    }
+    let row = fde.unwind_info_for_address(&section, &bases, context, at).ok()?;
+    let whole = |n: i64| (n >= 0 && n & 7 == 0 && n >> 3 < FIELD as i64).then_some((n >> 3) as u64);
+    match row.register(RIP) {
+        Some(RegisterRule::Undefined) => return Some(Rule::new(Base::End, 0, None, whose, module.tag)),
+        Some(RegisterRule::Offset(-8)) => {}
+        _ => return None,
+    }
+    let (base, distance) = match row.cfa() {
+        CfaRule::RegisterAndOffset { register: RSP, offset } => (Base::Stack, whole(*offset)?),
+        CfaRule::RegisterAndOffset { register: RBP, offset } => (Base::Frame, whole(*offset)?),
+        _ => return None,
+    };
+    let saved = match row.register(RBP) {
+        None | Some(RegisterRule::SameValue) => None,
+        Some(RegisterRule::Offset(n)) => Some(whole(n.wrapping_neg())?),
+        // Lost here: a caller's frame that hangs on it would be read from the wrong place.
+        Some(_) => return None,
+    };
+    Some(Rule::new(base, distance, saved, whose, module.tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_rule_reads_back() {
+        for base in [Base::End, Base::Stack, Base::Frame, Base::None] {
+            for whose in [Whose::User, Whose::Plumbing, Whose::Entry, Whose::Unknown] {
+                let r = Rule::new(base, FIELD, Some(2), whose, 254);
+                assert_eq!(
+                    (r.base(), r.distance(), r.saved(), r.whose(), r.tag()),
+                    (base, FIELD as usize * 8, Some(16), whose, 254)
+                );
+                assert_eq!(Rule::new(base, 5, None, whose, 0).saved(), None);
+            }
+        }
+    }
+}
