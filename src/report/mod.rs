@@ -2,9 +2,11 @@
 
 mod arena;
 pub(crate) mod at_exit;
+pub(crate) mod buffer;
 mod child;
 pub(crate) mod fatal;
 pub(crate) mod fault;
+pub(crate) mod fd;
 mod json;
 pub(crate) mod raw;
 pub(crate) mod record;
