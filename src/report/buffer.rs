@@ -35,12 +35,6 @@ impl<'a> Buffer<'a> {
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }
-
-    /// Forgets what was written.
-    pub(crate) fn clear(&mut self) {
-        self.length = 0;
-        self.full = false;
-    }
 }
 
 impl fmt::Write for Buffer<'_> {

@@ -11,12 +11,16 @@ const PATIENCE_MS: libc::c_int = 5000;
 
 /// Writes all of `bytes`: in one `write` to a file, and to anything else up to 4096 bytes at once. Gives up on any
 /// error but EINTR (a closed standard error is nothing that we could tell anybody about) and on a reader that takes
-/// nothing for five seconds. A broken pipe raises no SIGPIPE. May change `errno`.
+/// nothing for five seconds. A broken pipe raises no SIGPIPE. `errno` is put back.
 pub(crate) fn write_all(fd: libc::c_int, bytes: &[u8]) {
+    crate::sys::keep_errno(|| write(fd, bytes, PATIENCE_MS));
+}
+
+fn write(fd: libc::c_int, bytes: &[u8], patience_ms: libc::c_int) {
     let pipe_signal = hold_sigpipe();
     let mut rest = bytes;
     let once = if is_file(fd) { usize::MAX } else { PIPE_BUF };
-    while !rest.is_empty() && takes_more(fd) {
+    while fd >= 0 && !rest.is_empty() && takes_more(fd, patience_ms) {
         // SAFETY: the pointer and length are those of a live slice (the length no more than its own), which `write`
         // only reads.
         let written = unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len().min(once)) };
@@ -31,11 +35,11 @@ pub(crate) fn write_all(fd: libc::c_int, bytes: &[u8]) {
 }
 
 /// Waits until `fd` has room, or for what else is true of it; false when it had none for too long.
-fn takes_more(fd: libc::c_int) -> bool {
+fn takes_more(fd: libc::c_int, patience_ms: libc::c_int) -> bool {
     loop {
         let mut wait = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one live `pollfd`, as the count says.
-        match unsafe { libc::poll(&mut wait, 1, PATIENCE_MS) } {
+        match unsafe { libc::poll(&mut wait, 1, patience_ms) } {
             0 => return false,
             // An interrupted wait begins again: a program that gets a signal every five seconds waits longer.
             -1 if errno() == libc::EINTR => {}
@@ -93,4 +97,42 @@ fn release_sigpipe(before: Option<libc::sigset_t>) {
 /// This thread's `errno`.
 pub(crate) fn errno() -> libc::c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn more_than_a_pipe_holds_arrives_whole_where_somebody_reads() {
+        let (mut from, to) = std::io::pipe().unwrap();
+        let sent: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            from.read_to_end(&mut got).unwrap();
+            got
+        });
+        write_all(to.as_raw_fd(), &sent);
+        drop(to);
+        assert!(reader.join().unwrap() == sent);
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_and_a_closed_descriptor_are_given_up() {
+        let (from, to) = std::io::pipe().unwrap();
+        drop(from);
+        write_all(to.as_raw_fd(), b"nobody reads");
+        write_all(-1, b"nowhere");
+    }
+
+    #[test]
+    fn a_full_pipe_is_given_up_after_a_while() {
+        let (_from, to) = std::io::pipe().unwrap();
+        write(to.as_raw_fd(), &[1; 100_000], 20); // a pipe holds 64 KiB
+    }
 }
