@@ -57,7 +57,13 @@ pub(crate) fn classify(symbol: &[u8]) -> Class {
     {
         return legacy(rest.get(..end).unwrap_or_default());
     }
-    if SHIMS.contains(&symbol) { Class::Ours } else { Class::Foreign }
+    if SHIMS.contains(&symbol) {
+        Class::Ours
+    } else if symbol == b"__rust_try" {
+        Class::Plumbing // what `catch_unwind` compiles to
+    } else {
+        Class::Foreign
+    }
 }
 
 /// Where a legacy name's path ends: before the hash `17h` + 16 hex digits + `E`. Nothing: C++.
@@ -418,6 +424,7 @@ mod tests {
             ("_ZN3foo3barE", Class::Foreign),
             ("qsort", Class::Foreign),
             ("__rust_alloc", Class::Ours),
+            ("__rust_try", Class::Plumbing),
             ("__rust_std_internal_init_fn", Class::Foreign),
         ] {
             // The component's length need not be right by hand: mend it for the impls.

@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn class(address: usize) -> Class {
-        modules::list_at_start();
+        modules::list_once();
         let m = modules::find(address).expect("the address lies in a module");
         class_of(
             address,
