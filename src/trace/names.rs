@@ -96,8 +96,11 @@ fn may_mark_entry(crate_name: &[u8]) -> bool {
     crate_name == b"std" || crate_name == b"test"
 }
 
-/// The decimal number at the front, and how many digits it has.
+/// The decimal number at the front, and how many digits it has. A zero stands alone: `00` is two of them.
 fn number(bytes: &[u8]) -> Option<(usize, usize)> {
+    if bytes.first() == Some(&b'0') {
+        return Some((0, 1));
+    }
     let mut n = 0usize;
     let mut digits = 0usize;
     while let Some(d) = bytes.get(digits).filter(|b| b.is_ascii_digit()) {
@@ -108,4 +111,11 @@ fn number(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 mod tests;

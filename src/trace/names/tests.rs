@@ -82,6 +82,11 @@ const REAL: &[(&str, Class)] = &[
         Class::Plumbing,
     ),
     ("_RNvYINtNtCslNYArtu3iFV_5alloc3vec3VechENtCs6xxl1lAjzDf_1a4Make4makeBF_", Class::User),
+    // Closures have no names: lengths of zero, one after the other.
+    (
+        "_RNSNvYNCNCINvCs3mSbOeLENLV_4test28test_main_with_exit_callbackNCNvBb_9test_main0Es_00INtNtNtCsgEmfK2I1SDS_4core3ops8function6FnOnceuE9call_once6vtableBb_",
+        Class::Plumbing,
+    ),
     // v0: the mark itself, and functions that have it among their arguments.
     (
         "_RINvNtNtCsjrHSEGnQ3l9_3std3sys9backtrace28___rust_begin_short_backtraceFEuuECs6xxl1lAjzDf_1a",
