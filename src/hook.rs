@@ -28,7 +28,7 @@ static STAGE: AtomicU32 = AtomicU32::new(0);
 #[inline(never)]
 pub(crate) fn begin(defaults: &Defaults) -> u32 {
     if STAGE.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
-        sys::keep_errno(|| {
+        let set_up = || {
             let settings = config::read(defaults);
             #[cfg(native)]
             {
@@ -50,10 +50,12 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
             }
             mode::set(bits);
             STAGE.store(2, Release);
-        });
+        };
+        // A handler of this thread that allocated meanwhile would wait for us.
+        sys::keep_errno(|| sys::without_signals(set_up));
     }
-    // Another thread, or a handler of this one, is at it: nobody waits. What is made meanwhile must lie as it will
-    // be freed, so this can only be a process that starts threads before its first allocation.
+    // Another thread is at it, in a process that starts threads before its first allocation. What is made meanwhile must
+    // lie as it will be freed, so here, and only here, one waits.
     while mode() & READY == 0 {
         core::hint::spin_loop();
     }
@@ -140,8 +142,9 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
     } else {
         base
     };
-    if mode & (HEAP | TRACE) != 0 {
-        let control = control();
+    let control = control();
+    // With tracing stopped, blocks that were traced give their records back when they are freed; new ones need none.
+    if mode & HEAP != 0 || mode & TRACE != 0 && control.on() {
         // SAFETY: the registers are those of our entry's caller, on this thread.
         let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
         let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
@@ -150,7 +153,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
             counters::count(slot, control, size as i64, 1);
         }
     }
-    #[cfg(any())]
+    #[cfg(feature = "tokio")]
     if mode & WATCH != 0 && line.armed.get() == size.wrapping_add(1) {
         crate::watch::panics::on_alloc(line, user, size, align);
     }
@@ -162,7 +165,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
 hook! {
 unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start) -> *mut u8 {
     let mode = mode();
-    #[cfg(any())]
+    #[cfg(feature = "tokio")]
     if mode & WATCH != 0 {
         crate::watch::panics::on_free(user);
     }

@@ -18,24 +18,31 @@ pub fn start(frames: u16) {
     if hook::tracing_forbidden() {
         return;
     }
+    if is_tracing() {
+        return;
+    }
+    let edge = intern::edge();
     if generation::begin(|c| (!c.on()).then_some((frames, true))) {
-        intern::forget_old();
+        intern::forget_below(edge);
     }
     mode::set(TRACE);
 }
 
 /// Stops tracing and forgets all traces.
 pub fn stop() {
+    let edge = intern::edge();
     if generation::begin(|c| c.on().then_some((c.limit(), false))) {
-        intern::forget_old();
+        intern::forget_below(edge);
     }
-    mode::clear(TRACE);
+    // TRACE stays: blocks that have a record give it back when they are freed, or a later block around its place would
+    // be taken for it.
 }
 
 /// Forgets all traces and goes on tracing: blocks made before count as untraced.
 pub fn clear_traces() {
+    let edge = intern::edge();
     if generation::begin(|c| c.on().then_some((c.limit(), true))) {
-        intern::forget_old();
+        intern::forget_below(edge);
     }
 }
 

@@ -73,10 +73,13 @@ pub(crate) fn classify(symbol: &[u8]) -> Class {
         v0::classify(rest)
     } else if let Some(rest) = symbol.strip_prefix(b"_ZN") {
         legacy::classify(rest)
-    } else if is_one_of(&SHIMS, symbol) {
-        Class::Ours
     } else {
-        Class::Foreign
+        // `.llvm.1234` may follow.
+        match symbol.split(|b| *b == b'.').next().unwrap_or_default() {
+            b"__rust_try" => Class::Plumbing, // what `catch_unwind` compiles to
+            name if is_one_of(&SHIMS, name) => Class::Ours,
+            _ => Class::Foreign,
+        }
     }
 }
 

@@ -118,6 +118,8 @@ const REAL: &[(&str, Class)] = &[
     ("_RNvCsfLfy6EI15iL_7___rustc12___rust_alloc", Class::Ours),
     ("_RNvCsfLfy6EI15iL_7___rustc35___rust_no_alloc_shim_is_unstable_v2", Class::Ours),
     ("__rust_alloc", Class::Ours),
+    ("__rust_try", Class::Plumbing),
+    ("__rust_try.llvm.5421869174562374", Class::Plumbing),
     ("__rust_std_internal_init_fn", Class::Foreign),
     // What isn't Rust.
     ("qsort", Class::Foreign),
