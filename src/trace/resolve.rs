@@ -38,7 +38,11 @@ pub(crate) fn traceback(raw: &RawStack) -> Traceback {
         let physical = logical(*address);
         frames.extend(physical.iter().cloned());
         // A stack that was walked to its end holds the thread's start too, which is no part of the story.
-        if physical.last().and_then(Frame::function).is_some_and(|f| f.ends_with("__rust_begin_short_backtrace")) {
+        if physical
+            .last()
+            .and_then(Frame::function)
+            .is_some_and(|f| f.ends_with("__rust_begin_short_backtrace"))
+        {
             break;
         }
     }

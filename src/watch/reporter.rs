@@ -186,6 +186,8 @@ pub(crate) fn flush(limit: Duration) {
     if r.pid != std::process::id() {
         return;
     }
+    #[cfg(feature = "tokio")]
+    super::tokio::settle();
     let end = Instant::now() + limit;
     let open = || {
         #[cfg(feature = "tokio")]

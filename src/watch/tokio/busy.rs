@@ -86,32 +86,19 @@ impl Busy {
             if still.told || !is_busy(still.worker, still.for_long, limit) {
                 continue;
             }
+            still.told = true; // one look for each standstill
             // The thread: one that polls the same task without a budget for as long, and whose stack says that it holds a worker.
-            let candidates: Vec<_> = self
+            let candidates: Vec<Candidate> = self
                 .unbudgeted
                 .iter()
                 .filter(|(_, id, long)| *id != 0 && *long + credit >= still.for_long)
+                .filter_map(|(tid, id, _)| Some(Candidate { tid: *tid, id: *id, stuck: look(*tid)? }))
                 .collect();
-            let mut holding = Vec::new();
-            for (tid, id, _) in candidates {
-                if let Some(stuck) = look(*tid) {
-                    let names = heap::names(&stuck.stack);
-                    let (holds, inside) = context::holds(&names, stuck.complete);
-                    // An idle worker and one between tasks hold nothing of the user's.
-                    if holds == Holds::Worker && names.iter().take(inside).any(|n| n.user) {
-                        holding.push((*tid, *id, stuck));
-                    }
-                }
-            }
-            if holding.is_empty() && !blind {
+            if candidates.is_empty() && !blind {
                 continue; // a poll with a budget, which is told otherwise
             }
-            still.told = true;
-            let place = match &mut holding[..] {
-                [one] => Some((one.0, one.1, one.2.stack.clone())),
-                _ => None,
-            };
-            reporter::tell(words(still.key.1, still.for_long, limit, place, blind));
+            let (worker, long) = (still.key.1, still.for_long);
+            reporter::later(Box::new(move || told(worker, long, limit, candidates, blind)));
         }
     }
 
@@ -153,6 +140,37 @@ impl Busy {
             self.unbudgeted.push((info.tid, seen.id, long));
         }
     }
+}
+
+/// A thread that may be the busy worker's.
+struct Candidate {
+    tid: i32,
+    id: u64,
+    stuck: Stuck,
+}
+
+/// The last judgement, with names: on the reporter's thread.
+fn told(
+    worker: usize,
+    long: Duration,
+    limit: Duration,
+    candidates: Vec<Candidate>,
+    blind: bool,
+) -> Option<Warning> {
+    let mut holding: Vec<Candidate> = candidates
+        .into_iter()
+        .filter(|c| {
+            let names = heap::names(&c.stuck.stack);
+            let (holds, inside) = context::holds(&names, c.stuck.complete);
+            // An idle worker polls nothing, whatever it waits in.
+            holds == Holds::Worker && context::polls_a_task(names.get(..inside).unwrap_or(&names))
+        })
+        .collect();
+    if holding.is_empty() && !blind {
+        return None;
+    }
+    let only = holding.pop().filter(|_| holding.is_empty());
+    Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
 }
 
 fn words(

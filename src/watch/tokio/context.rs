@@ -49,6 +49,11 @@ pub(crate) fn holds(stack: &[Named], complete: bool) -> (Holds, usize) {
     }
 }
 
+/// Whether a task is being polled there: an idle worker waits in its driver instead.
+pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
+    inside.iter().any(|n| n.function.as_deref().is_some_and(|f| f.contains("tokio::runtime::task::")))
+}
+
 /// The user's function that the poll began with: what the future is called.
 pub(crate) fn future_name(inside: &[Named]) -> Option<&str> {
     let name = inside.iter().rev().find(|n| n.user && n.function.is_some())?.function.as_deref()?;
@@ -79,6 +84,7 @@ mod tests {
         ]);
         assert_eq!(holds(&s, true), (Holds::Worker, 4));
         assert_eq!(future_name(&s[..4]), Some("app::serve"));
+        assert!(polls_a_task(&s[..4]));
     }
 
     #[test]

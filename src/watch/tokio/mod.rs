@@ -26,6 +26,8 @@ mod say;
 mod watchdog;
 pub(crate) mod words;
 
+pub(crate) use watchdog::settle;
+
 pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
 
 use std::future::Future;

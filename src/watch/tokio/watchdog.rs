@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32,
+    AtomicBool, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::time::{Duration, Instant};
@@ -19,6 +19,21 @@ use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
 use super::proof::{Act, Seen, Track};
 use super::{cell, cpu, next_case, say, words};
+
+/// Polls that were told while stuck and aren't over yet.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until polls that were told are told as ended too, for a few samples at most: at exit.
+pub(crate) fn settle() {
+    let end = Instant::now() + step_of(switch::limit()) * 3;
+    while OPEN.load(Acquire) != 0
+        && switch::on()
+        && OF.load(Acquire) == std::process::id()
+        && Instant::now() < end
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// The process that has a watchdog, else 0.
 static OF: AtomicU32 = AtomicU32::new(0);
@@ -45,6 +60,7 @@ fn run() {
         while switch::on() {
             watchdog.step();
         }
+        watchdog.end();
         OF.store(0, Release);
         // Switched on again meanwhile, by somebody who still saw us?
         if !switch::on() || OF.compare_exchange(0, std::process::id(), AcqRel, Acquire).is_err() {
@@ -82,6 +98,13 @@ struct Case {
     who: String,
 }
 
+impl Case {
+    fn over(self, exact: bool, took: Duration, limit: Duration) {
+        say::over(self.number, self.who, self.written, exact, took, limit);
+        OPEN.fetch_sub(1, AcqRel);
+    }
+}
+
 struct Watchdog {
     start: Instant,
     last: Instant,
@@ -108,6 +131,15 @@ impl Watchdog {
             threads: HashMap::new(),
             coop_off: heap::settings().coop_off,
             busy: super::busy::Busy::default(),
+        }
+    }
+
+    /// Switched off: what is known of polls under way is told.
+    fn end(&mut self) {
+        for watched in self.threads.values_mut() {
+            if let Some(case) = watched.case.take() {
+                case.over(false, watched.took, switch::limit());
+            }
         }
     }
 
@@ -143,7 +175,14 @@ impl Watchdog {
                 busy.push((info, seen));
             }
         }
-        self.threads.retain(|_, w| w.here);
+        self.threads.retain(|_, w| {
+            if !w.here
+                && let Some(case) = w.case.take()
+            {
+                case.over(true, w.took, limit); // the thread has ended, and the poll with it
+            }
+            w.here
+        });
         let (id, budget) = words::found();
         let looker = &mut self.looker;
         self.busy.step(now, credit, limit, !(id && budget) || self.coop_off, &busy, &mut |tid| {
@@ -196,7 +235,7 @@ impl Watchdog {
         if let Act::Over { exact } = act
             && let Some(case) = watched.case.take()
         {
-            say::over(case.number, case.who, case.written, exact, watched.took, limit);
+            case.over(exact, watched.took, limit);
         }
         if act == Act::Judge {
             let allocated = info.allocated.saturating_sub(watched.allocated);
@@ -250,6 +289,7 @@ fn judge_proof(
     let number = next_case();
     let written = Arc::new(AtomicBool::new(false));
     let who = say::who(proof.id);
+    OPEN.fetch_add(1, AcqRel);
     watched.case = Some(Case { number, written: Arc::clone(&written), who });
     say::stuck(say::StuckPoll {
         number,
