@@ -308,10 +308,19 @@ fn a_fault_inside_the_loader_s_own_callback_is_named() {
 
 #[test]
 fn a_fault_in_a_small_thread_and_in_a_signal_handler_is_told() {
-    for fault in ["double, 16 KiB thread", "double, signal stack"] {
-        let child = run(fault, &DEBUG);
+    // Unoptimised, the hooks themselves need more than a signal stack, and a walk more than such a thread.
+    let unoptimised = cfg!(debug_assertions);
+    let (switches, faults) = if unoptimised {
+        (&DEBUG[1..], &["double, 16 KiB thread"][..])
+    } else {
+        (&DEBUG[..], &["double, 16 KiB thread", "double, signal stack"][..])
+    };
+    for fault in faults {
+        let child = run(fault, switches);
         assert!(child.aborted(), "{fault}: {child}");
-        Told::one(&child).is("double-free", "a 24-byte block was freed twice");
+        let told = Told::one(&child);
+        told.is("double-free", "a 24-byte block was freed twice");
+        found(&told, "at free in");
     }
 }
 
@@ -379,8 +388,8 @@ fn colour_is_for_terminals_unless_it_is_asked_for() {
 #[test]
 fn full_shows_the_folded_frames() {
     let child = run("double", &[DEBUG[0], DEBUG[1], ("BIRTHMARK_REPORT", "full")]);
-    assert!(child.stderr.contains("alloc::alloc::"), "{child}");
-    assert!(!run("double", &DEBUG).stderr.contains("alloc::alloc::"));
+    assert!(child.stderr.contains("birthmark::alloc::DebugAlloc"), "{child}");
+    assert!(!run("double", &DEBUG).stderr.contains("birthmark::alloc::DebugAlloc"));
 }
 
 #[test]

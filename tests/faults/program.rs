@@ -1,5 +1,8 @@
 //! The faults, committed in a child. Each is what a program at fault would do through the global allocator.
 
+// Each is wrong on purpose, or sets the stage for what is.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::hint::black_box;
 
