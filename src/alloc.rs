@@ -11,9 +11,10 @@ use core::sync::atomic::{
 use std::alloc::System;
 
 use crate::block::{inner, quarantine};
+use crate::config::Defaults;
 use crate::hook;
 use crate::mode::{HEAP, NAMING, READY, mode};
-use crate::settings::Defaults;
+use crate::report;
 
 /// Birthmark's allocator: every block it hands out can carry the mark of its birth.
 ///
@@ -55,11 +56,7 @@ impl<A: GlobalAlloc> DebugAlloc<A> {
     /// # fn main() {}
     /// ```
     pub const fn over(inner: A) -> Self {
-        Self {
-            inner,
-            defaults: Defaults { tracemalloc: None, malloc: None, dev: false },
-            number: AtomicU32::new(0),
-        }
+        Self { inner, defaults: Defaults::NONE, number: AtomicU32::new(0) }
     }
 
     /// Traces with `frames` of the user's frames a block where `TRACEMALLOC` says nothing else; 0: not.
@@ -111,7 +108,7 @@ impl<A: GlobalAlloc> DebugAlloc<A> {
     unsafe fn watched_alloc(&self, layout: Layout, zeroed: bool) -> *mut u8 {
         let mode = self.ready();
         if mode & NAMING != 0 {
-            return null_mut();
+            return report::arena_alloc(layout);
         }
         let Some(outer) = hook::outer(mode, layout) else { return null_mut() };
         // SAFETY: `outer` is a valid layout of nonzero size.
@@ -156,7 +153,7 @@ impl<A: GlobalAlloc> DebugAlloc<A> {
         // SAFETY: the caller's: `p` is a block of this layout, `size` isn't zero.
         unsafe {
             if mode & NAMING != 0 {
-                return null_mut();
+                return report::arena_realloc(p, layout, size);
             }
             let number = if mode & HEAP != 0 { self.number() } else { 0 };
             let in_place = mode & HEAP == 0

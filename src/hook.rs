@@ -5,14 +5,14 @@
 
 use core::alloc::Layout;
 use core::sync::atomic::{
-    AtomicU32,
-    Ordering::{AcqRel, Acquire, Release},
+    AtomicBool, AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use crate::block::heap::{self, Call};
 use crate::block::{fork, layout, quarantine};
+use crate::config::{self, Defaults};
 use crate::mode::{self, HEAP, NAMING, READY, TRACE, WATCH, mode};
-use crate::settings::{self, Defaults};
 use crate::sys::line::line;
 use crate::table::{self, Record, counters};
 use crate::thread;
@@ -28,18 +28,19 @@ static STAGE: AtomicU32 = AtomicU32::new(0);
 #[inline(never)]
 pub(crate) fn begin(defaults: &Defaults) -> u32 {
     if STAGE.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
-        sys::keep_errno(|| {
-            let settings = settings::read(defaults);
+        let set_up = || {
+            let settings = config::read(defaults);
             #[cfg(native)]
             {
                 sys::look_up_names();
                 trace::modules::list_at_start();
             }
+            FORBIDDEN.store(settings.forbidden, Relaxed);
             thread::make_key();
             fork::begin();
             let mut bits = READY;
             if let Some(heap) = settings.heap {
-                quarantine::set_budget(heap);
+                quarantine::set_budget(heap.quarantine);
                 bits |= HEAP;
             }
             if settings.tracemalloc != 0 {
@@ -49,10 +50,12 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
             }
             mode::set(bits);
             STAGE.store(2, Release);
-        });
+        };
+        // A handler of this thread that allocated meanwhile would wait for us.
+        sys::keep_errno(|| sys::without_signals(set_up));
     }
-    // Another thread, or a handler of this one, is at it: nobody waits. What is made meanwhile must lie as it will
-    // be freed, so this can only be a process that starts threads before its first allocation.
+    // Another thread is at it, in a process that starts threads before its first allocation. What is made meanwhile must
+    // lie as it will be freed, so here, and only here, one waits.
     while mode() & READY == 0 {
         core::hint::spin_loop();
     }
@@ -139,8 +142,9 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
     } else {
         base
     };
-    if mode & (HEAP | TRACE) != 0 {
-        let control = control();
+    let control = control();
+    // With tracing stopped, blocks that were traced give their records back when they are freed; new ones need none.
+    if mode & HEAP != 0 || mode & TRACE != 0 && control.on() {
         // SAFETY: the registers are those of our entry's caller, on this thread.
         let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
         let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
@@ -267,6 +271,18 @@ pub(crate) fn relieve(mode: u32) -> bool {
     line.busy.set(0);
     true
 }
+
+/// Whether a `DebugAlloc` serves this program.
+pub(crate) fn installed() -> bool {
+    mode() & READY != 0
+}
+
+/// Whether `TRACEMALLOC=0` was set: off over everything.
+pub(crate) fn tracing_forbidden() -> bool {
+    FORBIDDEN.load(Relaxed)
+}
+
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process is the one that finds names for a fatal report.
 #[inline(always)]

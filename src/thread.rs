@@ -115,6 +115,15 @@ pub(crate) fn slot(line: &Line) -> &'static Slot {
 fn take(line: &Line) -> &'static Slot {
     let slot = if line.done.get() != 0 { None } else { find() };
     let slot = slot.unwrap_or(&SHARED);
+    let theirs = line.slot.get();
+    if !theirs.is_null() {
+        // A handler of this thread took one meanwhile.
+        if !slot.shared {
+            slot.state.store(FREE, Release);
+        }
+        // SAFETY: a slot's memory is never unmapped.
+        return unsafe { &*theirs };
+    }
     line.slot.set(slot);
     if slot.shared {
         return slot;

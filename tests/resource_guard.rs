@@ -144,7 +144,11 @@ fn row<'a>(output: &'a Output, label: &str) -> Vec<&'a str> {
 #[test]
 fn an_object_dropped_with_work_undone_says_how_much_and_what_to_call() {
     let output = one("plain", &[TRACED], "Export was dropped with 3 left undone");
-    assert!(row(&output, "dropped").iter().any(|l| l.contains("resource_guard::lose") && l.contains("tests/resource_guard.rs:")));
+    assert!(
+        row(&output, "dropped")
+            .iter()
+            .any(|l| l.contains("resource_guard::lose") && l.contains("tests/resource_guard.rs:"))
+    );
     assert!(row(&output, "help")[0].contains("call `finish()`"));
 }
 
@@ -178,7 +182,11 @@ fn a_closed_guard_and_one_with_nothing_pending_are_silent() {
 #[test]
 fn after_moves_and_on_another_thread_the_place_is_still_where_it_was_made() {
     let output = one("moved", &[TRACED], "Export was dropped with 1 left undone");
-    assert!(row(&output, "allocated").iter().any(|l| l.contains("resource_guard::make_export")), "{}", output.stderr);
+    assert!(
+        row(&output, "allocated").iter().any(|l| l.contains("resource_guard::make_export")),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]
@@ -196,7 +204,11 @@ fn an_owner_dropped_by_a_panic_is_silent() {
 #[test]
 fn a_buffered_writer_dropped_with_bytes_says_how_many_are_lost() {
     let output = one("writer", &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
-    assert!(row(&output, "allocated").iter().any(|l| l.contains("resource_guard::make_writer")), "{}", output.stderr);
+    assert!(
+        row(&output, "allocated").iter().any(|l| l.contains("resource_guard::make_writer")),
+        "{}",
+        output.stderr
+    );
     assert!(row(&output, "help")[0].contains("`flush().await` or `shutdown().await`"));
     one("taken_out", &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
 }

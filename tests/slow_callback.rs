@@ -303,10 +303,12 @@ fn child(asked: &str) {
         "run_mt" => {
             birthmark::tokio::run_on(Builder::new_multi_thread().worker_threads(2).enable_all(), true, whole)
         }
-        "attached_mt" => Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
-            birthmark::tokio::attach(&tokio::runtime::Handle::current());
-            whole.await;
-        }),
+        "attached_mt" => {
+            Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
+                birthmark::tokio::attach(&tokio::runtime::Handle::current());
+                whole.await;
+            })
+        }
         "attached_ct" => Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             birthmark::tokio::attach(&tokio::runtime::Handle::current());
             whole.await;
@@ -409,7 +411,10 @@ fn a_recv_loop_that_never_waits_is_told() {
 #[test]
 fn bytes_allocated_in_the_stuck_poll_are_told() {
     let output = told("attached_mt", "allocating", "slow_callback::body");
-    assert!(output.stderr.contains("MiB allocated meanwhile") || output.stderr.contains("KiB allocated meanwhile"));
+    assert!(
+        output.stderr.contains("MiB allocated meanwhile")
+            || output.stderr.contains("KiB allocated meanwhile")
+    );
 }
 
 #[test]
@@ -524,7 +529,12 @@ fn short_wrapped_polls_are_silent() {
 #[test]
 fn at_limit_zero_every_poll_of_a_wrapped_future_is_told() {
     let output = run("run_mt slow_zero", &[DEBUG, TRACED]);
-    let polls: Vec<_> = output.reports("slow-callback").into_iter().filter(|l| l.contains("one poll of")).map(String::from).collect();
+    let polls: Vec<_> = output
+        .reports("slow-callback")
+        .into_iter()
+        .filter(|l| l.contains("one poll of"))
+        .map(String::from)
+        .collect();
     assert_eq!(polls.len(), 3, "{}", output.stderr);
 }
 

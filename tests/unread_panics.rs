@@ -274,7 +274,10 @@ fn unread(how: &str, program: &str, variables: &[(&str, &str)]) -> Output {
     assert_eq!(output.code, Some(0), "{text}");
     let all = output.reports("task-error");
     assert_eq!(all.len(), 1, "{text}");
-    assert!(all[0].starts_with(&format!("task {} panicked and nobody read it: ", output.said("culprit"))), "{text}");
+    assert!(
+        all[0].starts_with(&format!("task {} panicked and nobody read it: ", output.said("culprit"))),
+        "{text}"
+    );
     assert!(output.stderr.contains("tests/unread_panics.rs:"), "{text}");
     assert_eq!(output.said("hook"), "called", "{text}");
     output

@@ -4,7 +4,9 @@
 
 use super::heap::Call;
 use super::pattern::Damage;
-use super::quarantine::Entry;
+use super::quarantine::{self, Entry};
+use crate::config::settings;
+use crate::report;
 
 /// The kind of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,20 +77,36 @@ impl Facts {
     }
 }
 
+/// Whether the program goes on after a report.
+pub(crate) fn goes_on() -> bool {
+    settings().heap.is_some_and(|h| h.go_on)
+}
+
 /// Tells a fault found in a call of the program's, and ends it unless it was told to go on.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell(facts: Facts, found: Found, call: &Call<'_>) {
-    let _ = (facts, found, call);
-    // SAFETY: ends the process.
-    unsafe { libc::abort() }
+    let facts = match facts.kind {
+        Kind::DoubleFree | Kind::UseAfterFree if facts.free.is_none() => {
+            Facts { free: quarantine::find(facts.start), ..facts }
+        }
+        _ => facts,
+    };
+    report::fatal::tell(&facts, found, Some(call.start));
+    end();
 }
 
 /// Tells a fault found in the heap's own work, where the present stack has no part in it.
 #[cold]
 #[inline(never)]
 pub(crate) fn tell_anywhere(facts: Facts, found: Found) {
-    let _ = (facts, found);
-    // SAFETY: ends the process.
-    unsafe { libc::abort() }
+    report::fatal::tell(&facts, found, None);
+    end();
+}
+
+fn end() {
+    if !goes_on() {
+        // SAFETY: ends the process.
+        unsafe { libc::abort() }
+    }
 }

@@ -232,11 +232,9 @@ fn leave(address: usize, inner: u8) {
             }
             _ => Record::ABSENT,
         };
-        if next.0 == 0 {
-            table::forget_size(address, record);
-        }
         match word.compare_exchange(record.0, next.0, AcqRel, Acquire) {
             Ok(_) if next.0 == 0 => {
+                table::forget_size(address, record); // not before: a sweeper that held it now would read a wrong size
                 // SAFETY: the block is freed, and its word is gone by our swap: nobody else has it.
                 return unsafe {
                     quarantine::release(

@@ -15,6 +15,23 @@ mod memory;
 pub(crate) use linux::*;
 pub(crate) use memory::{discard, map, our_bytes, unmap};
 
+/// Runs `f` with every signal that can be blocked held back.
+pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
+    let mut before = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: both sets are valid buffers of the right type; `sigfillset` writes all of the first.
+    let blocked = unsafe {
+        let mut all = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
+    };
+    let result = f();
+    if blocked {
+        // SAFETY: written by the call above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), core::ptr::null_mut()) };
+    }
+    result
+}
+
 /// Runs `f` and puts `errno` back to what it was.
 pub(crate) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
     // SAFETY: the C library gives each thread its own `errno` at an address that lives as long as the thread.

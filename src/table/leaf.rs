@@ -107,12 +107,13 @@ impl Leaf {
     #[cold]
     #[inline(never)]
     fn mark_first(&self, address: usize, word: &AtomicU64, bit: usize) {
-        word.fetch_or(1u64.wrapping_shl(bit as u32), AcqRel);
-        self.chunks.fetch_or(1u32.wrapping_shl((address >> 21) as u32 & 31), AcqRel);
+        // From above: who finds the page's bit set, a handler or a fork's child too, may rely on the other two.
         let leaf = address >> LEAF_SHIFT;
         if let Some(top) = TOP.get(leaf >> 6) {
             top.fetch_or(1u64.wrapping_shl(leaf as u32 & 63), AcqRel);
         }
+        self.chunks.fetch_or(1u32.wrapping_shl((address >> 21) as u32 & 31), AcqRel);
+        word.fetch_or(1u64.wrapping_shl(bit as u32), AcqRel);
     }
 
     /// The slot number of the thread that made the block at `address`; 0 where it wasn't kept.

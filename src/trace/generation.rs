@@ -90,6 +90,12 @@ pub(crate) fn take(control: Control) -> Result<TraceId, NoId> {
     }
 }
 
+/// Whether `control`'s generation still hands out ids. Asked after a look at an id: then that one isn't of a younger.
+#[inline(always)]
+pub(crate) fn lasts(control: Control) -> bool {
+    TAKE.load(Acquire) as u32 == control.first()
+}
+
 /// Begins a new generation from what `change` makes of the old one's limit and switch; `None` leaves it as it is.
 /// Ordinary code only; threads may race, the later one wins.
 pub(crate) fn begin(change: impl Fn(Control) -> Option<(u16, bool)>) -> bool {

@@ -14,14 +14,3 @@ pub(crate) enum Depth {
     /// The count was cut short: more than so many.
     MoreThan(u32),
 }
-
-/// The addresses of one stored stack.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StoredTrace<'a> {
-    /// Return addresses of physical functions, most recent first, plumbing included.
-    pub addresses: &'a [usize],
-    /// How many of them are the user's (at most the limit N).
-    pub user_frames: u32,
-    /// How many there were in all.
-    pub depth: Depth,
-}

@@ -137,7 +137,8 @@ pub(crate) fn intern(control: Control, frames: &[usize], tail: &mut dyn FnMut(u3
             let id = (seen & !TAGS) as u32;
             if id >= control.first() {
                 if seen & TAGS == tag && same(id, frames) {
-                    return Some(id);
+                    // An id of a younger generation would be counted out there without having been counted in.
+                    return generation::lasts(control).then_some(id);
                 }
                 k = k.wrapping_add(1);
                 continue;
@@ -225,19 +226,23 @@ pub(crate) fn length(id: u32) -> usize {
     place(id).1
 }
 
-/// A new generation has begun: gives back the memory of older traces. Ordinary code.
-pub(crate) fn forget_old() {
-    // The new generation's frames begin on a page of their own.
+/// Where the frames of a new generation will begin at the earliest, on a page of their own. Asked before it begins, so that
+/// none of its frames lies below.
+pub(crate) fn edge() -> u64 {
     let mut seen = NEXT.load(Acquire);
-    let now = loop {
+    loop {
         let (segment, used) = (seen >> 32, (seen as u32).next_multiple_of(512));
         let next = segment << 32 | u64::from(used);
         match NEXT.compare_exchange_weak(seen, next, AcqRel, Acquire) {
-            Ok(_) => break next,
+            Ok(_) => return next,
             Err(other) => seen = other,
         }
-    };
-    let before = BEGAN.swap(now, AcqRel);
+    }
+}
+
+/// A new generation has begun: gives back the memory of traces below its [`edge`]. Ordinary code.
+pub(crate) fn forget_below(now: u64) {
+    let before = BEGAN.fetch_max(now, AcqRel);
     STACKS.store(0, Relaxed);
     let (last, end) = ((now >> 32) as usize, now as u32 as usize);
     let (mut segment, mut from) = ((before >> 32) as usize, before as u32 as usize);

@@ -5,6 +5,7 @@ pub(crate) mod capture;
 #[cfg(not(native))]
 #[path = "capture_portable.rs"]
 pub(crate) mod capture;
+pub(crate) mod frame;
 pub(crate) mod generation;
 mod id;
 pub(crate) mod intern;
@@ -12,11 +13,15 @@ pub(crate) mod intern;
 pub(crate) mod memo;
 #[cfg(native)]
 pub(crate) mod modules;
-mod names;
+pub(crate) mod names;
+pub(crate) mod owner;
+pub(crate) mod resolve;
 #[cfg(native)]
 pub(crate) mod rules;
+#[cfg(native)]
 mod symbols;
 #[cfg(native)]
 pub(crate) mod walk;
 
-pub(crate) use id::{Depth, StoredTrace, TraceId};
+pub(crate) use id::{Depth, TraceId};
+pub(crate) use resolve::RawStack;

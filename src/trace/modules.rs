@@ -66,9 +66,41 @@ impl Entry {
 static START: [Entry; AT_START] = [const { Entry::new() }; AT_START];
 static START_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Lists the modules that are loaded now. Once, before `main`: it takes the loader's lock.
+/// Lists the modules that are loaded now and never go. Once, before `main`: it takes the loader's lock.
+///
+/// Where this code lies in a library that the program may have loaded at any time, others of that kind may go again: then
+/// only the program itself, this library (which pins itself) and the C library are listed, and all others count as later.
 pub(crate) fn list_at_start() {
-    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+    let here = list_at_start as fn() as usize;
+    list(&mut |_, _| true);
+    let main = START.first().map(|e| e.module(0));
+    if main.is_some_and(|m| here >= m.start && here < m.end) {
+        return;
+    }
+    START_COUNT.store(0, Release);
+    let libc = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
+    let mut first = true;
+    list(&mut |start, end| {
+        core::mem::take(&mut first) || [here, libc].iter().any(|&a| a >= start && a < end)
+    });
+    pin(here);
+}
+
+/// Keeps the library that holds `address` loaded for good: its code stands in hooks of threads that go on.
+fn pin(address: usize) {
+    // SAFETY: `dladdr` fills the record for an address in a loaded file; `dlopen` takes its name and loads nothing new.
+    unsafe {
+        let mut info = core::mem::zeroed::<libc::Dl_info>();
+        if libc::dladdr(address as *const c_void, &mut info) != 0 && !info.dli_fname.is_null() {
+            libc::dlopen(info.dli_fname, libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE);
+        }
+    }
+}
+
+type Wanted<'a> = &'a mut dyn FnMut(usize, usize) -> bool;
+
+fn list(mut wanted: Wanted<'_>) {
+    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes a valid record, whose program headers it keeps while the module is loaded.
         let (info, headers) = unsafe {
             let info = &*info;
@@ -87,7 +119,9 @@ pub(crate) fn list_at_start() {
         }
         let n = START_COUNT.load(Relaxed);
         let Some(entry) = START.get(n) else { return 1 };
-        if start < end {
+        // SAFETY: `list` passes a pointer to its own argument, which outlives the visits.
+        let wanted = unsafe { &mut *data.cast::<Wanted<'_>>() };
+        if start < end && wanted(start, end) {
             entry.start.store(start, Relaxed);
             entry.end.store(end, Relaxed);
             entry.bias.store(bias, Relaxed);
@@ -98,7 +132,14 @@ pub(crate) fn list_at_start() {
         0
     }
     // SAFETY: the callback matches the type that `dl_iterate_phdr` asks for and doesn't unwind.
-    unsafe { libc::dl_iterate_phdr(Some(visit), core::ptr::null_mut()) };
+    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut wanted).cast()) };
+}
+
+/// For tests, which may run side by side.
+#[cfg(test)]
+pub(crate) fn list_once() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(list_at_start);
 }
 
 /// What tells one later module from another at the same place.

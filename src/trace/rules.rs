@@ -215,14 +215,13 @@ fn look_up(address: usize, context: &mut Context) -> Option<Rule> {
 fn whose(address: usize, module: &Module) -> Whose {
     let loaded = symbols::LoadedModule {
         map_start: module.start,
-        map_end: module.end,
         load_bias: module.bias,
         path: module.name,
         generation: u32::from(module.tag),
     };
     match symbols::class_of(address.wrapping_sub(1), &loaded) {
         Class::User | Class::Foreign => Whose::User,
-        Class::Plumbing { .. } | Class::Ours => Whose::Plumbing,
+        Class::Plumbing | Class::Ours => Whose::Plumbing,
         Class::Entry => Whose::Entry,
         Class::Unknown => Whose::Unknown,
     }

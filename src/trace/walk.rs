@@ -13,6 +13,7 @@ use super::id::Depth;
 use super::intern::Tail;
 use super::modules;
 use super::rules::{self, Base, Context, Whose};
+use crate::block::fork;
 use crate::sys;
 
 /// Physical frames that one trace can hold.
@@ -35,6 +36,7 @@ pub(crate) const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 /// A walk's buffers, in memory of our own.
 #[repr(C)]
 pub(crate) struct Scratch {
+    /// Number + 1 of the process in which a capture uses it: a fork's child finds what other threads used free.
     taken: AtomicU32,
     ready: bool,
     context: MaybeUninit<Context>,
@@ -74,6 +76,7 @@ impl Drop for Lent {
 
 /// A scratch that nobody uses; nothing where 16 captures run at once or memory ran out.
 pub(crate) fn lend() -> Option<Lent> {
+    let mine = (fork::number() as u32).wrapping_add(1);
     for place in &POOL {
         let mut p = place.load(Acquire);
         if p.is_null() {
@@ -89,7 +92,8 @@ pub(crate) fn lend() -> Option<Lent> {
         }
         // SAFETY: a published scratch stays mapped, and zeroes are valid in all its fields.
         let taken = unsafe { &(*p).taken };
-        if taken.load(Relaxed) == 0 && taken.compare_exchange(0, 1, AcqRel, Relaxed).is_ok() {
+        let seen = taken.load(Relaxed);
+        if seen != mine && taken.compare_exchange(seen, mine, AcqRel, Relaxed).is_ok() {
             // SAFETY: the mark makes us its only user until `Lent` is dropped.
             return Some(Lent(unsafe { &mut *p }));
         }
@@ -230,7 +234,8 @@ impl<'s> Walk<'s> {
         };
         let frame = base.wrapping_add(rule.distance());
         // Frames lie one above the other; anything else is a damaged stack.
-        if frame <= self.sp.wrapping_sub(8) || frame & 7 != 0 || frame < 16 {
+        // A return address lies below its frame's address and above the callee's frame.
+        if frame <= self.sp || frame & 7 != 0 {
             self.cut = true;
             self.provable = false;
             return None;

@@ -3,10 +3,7 @@
 //! Its rate is measured against the system's clock whenever a duration is asked for, over the time since [`begin`].
 
 use std::sync::OnceLock;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 struct Base {
@@ -98,6 +95,9 @@ mod tests {
         std::thread::sleep(Duration::from_millis(30));
         let span = span(ticks() - t);
         let real = i.elapsed();
-        assert!(span > Duration::from_millis(25) && span < real + Duration::from_millis(20), "{span:?} {real:?}");
+        assert!(
+            span > Duration::from_millis(25) && span < real + Duration::from_millis(20),
+            "{span:?} {real:?}"
+        );
     }
 }

@@ -45,20 +45,29 @@ mod tests {
     #[test]
     fn a_poll_exactly_at_the_limit_is_not_slow() {
         assert_eq!(SlowCallback::judge(&facts(100, 0, false), MS * 100), None);
-        assert_eq!(SlowCallback::judge(&facts(101, 0, false), MS * 100), Some(SlowCallback { took: MS * 101 }));
+        assert_eq!(
+            SlowCallback::judge(&facts(101, 0, false), MS * 100),
+            Some(SlowCallback { took: MS * 101 })
+        );
     }
 
     #[test]
     fn time_spent_waiting_for_a_processor_is_not_the_polls() {
         assert_eq!(SlowCallback::judge(&facts(300, 220, false), MS * 100), None);
-        assert_eq!(SlowCallback::judge(&facts(300, 150, false), MS * 100), Some(SlowCallback { took: MS * 150 }));
+        assert_eq!(
+            SlowCallback::judge(&facts(300, 150, false), MS * 100),
+            Some(SlowCallback { took: MS * 150 })
+        );
         assert_eq!(SlowCallback::judge(&facts(100, 400, false), MS * 100), None);
     }
 
     #[test]
     fn where_two_polls_may_lie_within_only_twice_the_limit_and_a_step_is_slow() {
         assert_eq!(SlowCallback::judge(&facts(210, 0, true), MS * 100), None);
-        assert_eq!(SlowCallback::judge(&facts(211, 0, true), MS * 100), Some(SlowCallback { took: MS * 211 }));
+        assert_eq!(
+            SlowCallback::judge(&facts(211, 0, true), MS * 100),
+            Some(SlowCallback { took: MS * 211 })
+        );
     }
 
     #[test]

@@ -106,8 +106,7 @@ pub(crate) fn on_free(block: *mut u8) {
 fn judge(place: &Place) {
     let id = place.id.load(Relaxed);
     // SAFETY: under the task's own id this thread works on the task, so its cell is alive until that ends.
-    let unread =
-        runtime::words::own_id() == id && !unsafe { runtime::is_running(place.cell.load(Relaxed)) };
+    let unread = runtime::words::own_id() == id && !unsafe { runtime::is_running(place.cell.load(Relaxed)) };
     place.payload.store(0, Relaxed);
     if unread {
         DUE.fetch_add(1, AcqRel);

@@ -146,7 +146,7 @@ impl Drop for Entered {
         p.allocated.store(allocated, Relaxed);
         p.waker.store(waker, Relaxed);
         p.made.store(made, Relaxed);
-            p.case.store(case, Relaxed);
+        p.case.store(case, Relaxed);
         p.waited.store(waited, Relaxed);
         p.told.store(outer_told.wrapping_add(told), Relaxed);
         p.since.store(since, Release);
@@ -224,6 +224,9 @@ mod tests {
     fn an_ended_poll_keeps_the_number_under_which_it_was_told_while_stuck() {
         let verdict = SlowCallback { took: Duration::from_millis(151) };
         let w = ended("task 3", verdict, Duration::from_millis(100), 2048, None, None, 7);
-        assert_eq!(w.sentence, "one poll of task 3 took 151 ms, limit 100 ms; it allocated 2.0 KiB (#7): ended");
+        assert_eq!(
+            w.sentence,
+            "one poll of task 3 took 151 ms, limit 100 ms; it allocated 2.0 KiB (#7): ended"
+        );
     }
 }

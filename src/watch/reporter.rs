@@ -13,8 +13,12 @@ use std::sync::atomic::{
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::heap::{self, Named};
-use super::warning::{Row, Warning};
+use super::heap;
+use super::warning::{Kind, Row, Warning};
+use crate::config::Level;
+use crate::report::record::{Report, Stack};
+use crate::report::sink;
+use crate::trace::frame::Traceback;
 
 /// Something that may turn out to be a report once names are known.
 pub(crate) type Job = Box<dyn FnOnce() -> Option<Warning> + Send>;
@@ -198,86 +202,65 @@ pub(crate) fn flush(limit: Duration) {
     }
 }
 
-/// Writes one report to standard error, in one piece.
+/// Writes one report.
 fn write(warning: &Warning) {
-    let text = text(warning, &heap::names);
-    let mut bytes = text.as_bytes();
-    while !bytes.is_empty() {
-        // SAFETY: a live buffer of this length. Not by `std::io::stderr`, whose lock the user's code may hold.
-        let n = unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
-        let Ok(n @ 1..) = usize::try_from(n) else { return };
-        bytes = bytes.get(n..).unwrap_or_default();
-    }
+    sink::deliver(&report(warning, &heap::traceback));
 }
 
-/// At most so many lines of one stack.
-const LINES: usize = 4;
-
-fn text(warning: &Warning, names: &dyn Fn(&[usize]) -> Vec<Named>) -> String {
-    use std::fmt::Write;
-    let mut out = format!("birthmark: {}: {}\n", warning.kind.name(), warning.sentence);
+/// The report that a warning makes once its stacks have names.
+fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
+    let level = if warning.kind == Kind::TaskError { Level::Error } else { Level::Warning };
+    let mut report = Report::new(warning.kind.name(), level, &*warning.sentence);
+    let mut help = Vec::new();
     for Row { label, words, stack, note } in &warning.rows {
-        let mut label = *label;
-        if let Some(words) = words {
-            let _ = writeln!(out, "  {label:<10} {words}");
-            label = "";
-        }
-        if stack.is_empty() {
-            continue;
-        }
-        let all = names(stack);
-        let mut shown: Vec<&Named> = all.iter().filter(|n| n.user && (n.function.is_some() || n.file.is_some())).collect();
-        if shown.is_empty() {
-            shown = all.iter().collect();
-        }
-        let mut note = note.as_deref();
-        for named in shown.into_iter().take(LINES) {
-            let function = match &named.function {
-                Some(f) => f.clone(),
-                None => format!("{:#x}", named.address),
-            };
-            let place = match &named.file {
-                Some(file) => format!("  {}:{}", short(file), named.line),
-                None => String::new(),
-            };
-            let note = note.take().map(|n| format!("    {n}")).unwrap_or_default();
-            let _ = writeln!(out, "  {label:<10} {function}{place}{note}");
-            label = "";
+        let words = words.clone().unwrap_or_default();
+        if *label == "help" {
+            help.push(words);
+        } else if stack.is_empty() {
+            report = report.row(label, words);
+        } else {
+            let behind = note.clone().unwrap_or_default();
+            report = report.stack(Stack { label, before: words, traceback: name(stack), behind });
         }
     }
-    out
-}
-
-fn short(file: &str) -> &str {
-    std::env::current_dir()
-        .ok()
-        .and_then(|dir| file.strip_prefix(dir.to_str()?)?.strip_prefix('/'))
-        .unwrap_or(file)
+    for text in help {
+        report.help(text);
+    }
+    report
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::warning::Kind;
     use super::*;
+    use crate::report::text::{self, Style};
+    use crate::trace::Depth;
+    use crate::trace::frame::{Frame, Owner};
 
     #[test]
     fn the_users_frames_lead_and_plumbing_is_folded() {
-        let named = |function: &str, user| Named {
+        let frame = |function: &str, owner| Frame {
             function: Some(function.into()),
             file: Some("src/a.rs".into()),
             line: 7,
-            user,
-            address: 1,
+            module: "app".into(),
+            offset: 0,
+            inlined: false,
+            owner,
         };
-        let names = |_: &[usize]| vec![named("std::thread::sleep", false), named("app::f", true)];
+        let frames = vec![frame("std::thread::sleep", Owner::Plumbing), frame("app::f", Owner::User)];
+        let name = move |_: &[usize]| Traceback::new(frames.clone(), 1, Depth::Exactly(1));
         let w = Warning {
             kind: Kind::SlowCallback,
             sentence: "task 3 is stuck".into(),
-            rows: vec![Row::stack("stuck in", vec![1]).noted("thread w".into()), Row::words("help", "sleep less".into())],
+            rows: vec![
+                Row::words("help", "sleep less".into()),
+                Row::stack("stuck in", vec![1]).noted("thread w".into()),
+            ],
         };
+        let report = report(&w, &name);
         assert_eq!(
-            text(&w, &names),
-            "birthmark: slow-callback: task 3 is stuck\n  stuck in   app::f  src/a.rs:7    thread w\n  help       sleep less\n"
+            text::body(&report, Style::default()),
+            "  stuck in   app::f  src/a.rs:7  thread w\n  help       sleep less\n"
         );
     }
 }

@@ -31,9 +31,7 @@ pub(crate) fn on() -> bool {
 fn read() -> bool {
     let settings = heap::settings();
     let on = settings.debug == Some(true);
-    if let Some(limit) = settings.slow {
-        LIMIT.store(nanos(limit), Relaxed);
-    }
+    LIMIT.store(nanos(settings.slow), Relaxed);
     if DEBUG.compare_exchange(UNREAD, if on { ON } else { OFF }, AcqRel, Acquire).is_ok() {
         changed(on);
     }

@@ -74,7 +74,11 @@ pub fn run_meanwhile(program: &str, variables: &[(&str, &str)], meanwhile: impl 
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let output = Output { stdout: read.join().unwrap(), stderr: read_err.join().unwrap(), code: status.and_then(|s| s.code()) };
+    let output = Output {
+        stdout: read.join().unwrap(),
+        stderr: read_err.join().unwrap(),
+        code: status.and_then(|s| s.code()),
+    };
     assert!(status.is_some(), "{program} hung:\n{}\n{}", output.stdout, output.stderr);
     output
 }

@@ -57,7 +57,8 @@ impl Looker {
             let words = call::stack(registers.sp as usize);
             let (stack, complete) = self.walker.walk(registers, &words);
             // Still where it was? Else the words may be of another moment.
-            let same = call::registers(tid).is_some_and(|(_, now)| (now.pc, now.sp) == (registers.pc, registers.sp));
+            let same =
+                call::registers(tid).is_some_and(|(_, now)| (now.pc, now.sp) == (registers.pc, registers.sp));
             if complete && same {
                 return Some(Stuck { stack, words, complete, call });
             }

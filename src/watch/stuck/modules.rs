@@ -53,7 +53,9 @@ pub(super) fn list() -> Vec<Loaded> {
             start..start.wrapping_add(h.p_memsz)
         };
         let loads: Vec<Range<u64>> = headers.iter().filter(|h| h.p_type == libc::PT_LOAD).map(of).collect();
-        let (Some(start), Some(end)) = (loads.iter().map(|r| r.start).min(), loads.iter().map(|r| r.end).max()) else {
+        let (Some(start), Some(end)) =
+            (loads.iter().map(|r| r.start).min(), loads.iter().map(|r| r.end).max())
+        else {
             return 0;
         };
         if let Some(header) = headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME).map(of) {

@@ -85,7 +85,8 @@ fn pass_on(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) 
     // SAFETY: the address was a handler of this kind when ours replaced it.
     unsafe {
         if BEFORE_TAKES_THREE.load(Relaxed) != 0 {
-            let f: unsafe extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = std::mem::transmute(before);
+            let f: unsafe extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) =
+                std::mem::transmute(before);
             f(signal, info, context);
         } else {
             let f: unsafe extern "C" fn(i32) = std::mem::transmute(before);

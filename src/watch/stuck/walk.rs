@@ -1,6 +1,6 @@
 //! Walks a copied stack by the unwind tables, with `framehop`.
 
-use framehop::{CacheNative, MayAllocateDuringUnwind, Unwinder, UnwinderNative, UnwindRegsNative};
+use framehop::{CacheNative, MayAllocateDuringUnwind, UnwindRegsNative, Unwinder, UnwinderNative};
 
 use super::Registers;
 use super::modules::{self, Tables};
@@ -18,8 +18,12 @@ pub(super) struct Walker {
 
 impl Walker {
     pub(super) fn new() -> Self {
-        let mut walker =
-            Self { unwinder: UnwinderNative::new(), cache: CacheNative::new(), known: Vec::new(), first: true };
+        let mut walker = Self {
+            unwinder: UnwinderNative::new(),
+            cache: CacheNative::new(),
+            known: Vec::new(),
+            first: true,
+        };
         walker.update();
         walker.first = false;
         walker
@@ -82,7 +86,9 @@ impl Walker {
         let mut stack = Vec::with_capacity(64);
         let complete = loop {
             match frames.next() {
-                Ok(Some(framehop::FrameAddress::InstructionPointer(pc))) => stack.push((pc as usize).wrapping_add(1)),
+                Ok(Some(framehop::FrameAddress::InstructionPointer(pc))) => {
+                    stack.push((pc as usize).wrapping_add(1))
+                }
                 Ok(Some(framehop::FrameAddress::ReturnAddress(pc))) => stack.push(u64::from(pc) as usize),
                 Ok(None) => break true,
                 Err(_) => break false,

@@ -110,13 +110,22 @@ impl Busy {
         for (number, handle) in runtimes.iter() {
             let metrics = handle.metrics();
             for i in 0..metrics.num_workers() {
-                let worker =
-                    Worker { busy: metrics.worker_total_busy_duration(i), parks: metrics.worker_park_unpark_count(i) };
+                let worker = Worker {
+                    busy: metrics.worker_total_busy_duration(i),
+                    parks: metrics.worker_park_unpark_count(i),
+                };
                 match self.all.iter_mut().find(|s| s.key == (*number, i)) {
                     Some(still) if still.worker == worker => still.for_long += credit,
-                    Some(still) => *still = Still { key: still.key, worker, for_long: Duration::ZERO, told: false },
+                    Some(still) => {
+                        *still = Still { key: still.key, worker, for_long: Duration::ZERO, told: false }
+                    }
                     None => {
-                        self.all.push(Still { key: (*number, i), worker, for_long: Duration::ZERO, told: false });
+                        self.all.push(Still {
+                            key: (*number, i),
+                            worker,
+                            for_long: Duration::ZERO,
+                            told: false,
+                        });
                     }
                 }
             }
@@ -125,7 +134,9 @@ impl Busy {
 
     fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
         let before = std::mem::take(&mut self.same);
-        for (info, seen) in threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none())) {
+        for (info, seen) in
+            threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
+        {
             let id = seen.map(|s| s.id);
             let long = before
                 .iter()
@@ -153,7 +164,13 @@ struct Candidate {
 }
 
 /// The last judgement, with names: on the reporter's thread.
-fn told(worker: usize, long: Duration, limit: Duration, candidates: Vec<Candidate>, blind: bool) -> Option<Warning> {
+fn told(
+    worker: usize,
+    long: Duration,
+    limit: Duration,
+    candidates: Vec<Candidate>,
+    blind: bool,
+) -> Option<Warning> {
     let mut holding: Vec<Candidate> = candidates
         .into_iter()
         .filter(|c| {
@@ -166,11 +183,17 @@ fn told(worker: usize, long: Duration, limit: Duration, candidates: Vec<Candidat
     if holding.is_empty() {
         return None;
     }
-    let only = holding.pop().filter(|_| holding.is_empty());
+    let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
     Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
 }
 
-fn words(worker: usize, long: Duration, limit: Duration, place: Option<(i32, u64, Vec<usize>)>, blind: bool) -> Warning {
+fn words(
+    worker: usize,
+    long: Duration,
+    limit: Duration,
+    place: Option<(i32, u64, Vec<usize>)>,
+    blind: bool,
+) -> Warning {
     let mut sentence = format!(
         "worker {worker} hasn't come back to its queue for {}, limit {}: one slow poll, or a few that are slow together",
         words_of_time(long),

@@ -56,7 +56,11 @@ pub(crate) fn is_cell(cell: usize, id: u64) -> bool {
 }
 
 /// Task `id`'s cell among the words of a stack that spans `low..high`.
-pub(crate) fn on_stack(words: impl Iterator<Item = usize>, (low, high): (usize, usize), id: u64) -> Option<usize> {
+pub(crate) fn on_stack(
+    words: impl Iterator<Item = usize>,
+    (low, high): (usize, usize),
+    id: u64,
+) -> Option<usize> {
     let shape = *SHAPE.get()?;
     let mut no = [0usize; 16];
     let mut next = 0;

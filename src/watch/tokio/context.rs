@@ -22,7 +22,9 @@ pub(crate) fn holds(stack: &[Named], complete: bool) -> (Holds, usize) {
         let Some(function) = named.function.as_deref() else { continue };
         let Some(at) = function.find("tokio::") else { continue };
         let function = function.get(at..).unwrap_or_default();
-        if function.contains("multi_thread::worker::Context") || function.contains("multi_thread::worker::run") {
+        if function.contains("multi_thread::worker::Context")
+            || function.contains("multi_thread::worker::run")
+        {
             return match root {
                 // A `block_on` on a worker outside of `block_in_place` panics, so there is none between.
                 None => (Holds::Worker, n),
@@ -32,7 +34,9 @@ pub(crate) fn holds(stack: &[Named], complete: bool) -> (Holds, usize) {
         if function.contains("block_in_place") {
             return (Holds::Nobody, n);
         }
-        if function.contains("runtime::blocking::") && (function.contains("::pool::") || function.contains("::task::")) {
+        if function.contains("runtime::blocking::")
+            && (function.contains("::pool::") || function.contains("::task::"))
+        {
             return (Holds::Nobody, n);
         }
         if function.contains("block_on") && root.is_none() {
@@ -87,7 +91,10 @@ mod tests {
     fn a_block_on_inside_block_in_place_or_a_blocking_job_holds_nobody() {
         let inside = ["app::busy", "tokio::runtime::park::CachedParkThread::block_on"];
         for around in [
-            vec!["tokio::task::blocking::block_in_place", "tokio::runtime::scheduler::multi_thread::worker::run"],
+            vec![
+                "tokio::task::blocking::block_in_place",
+                "tokio::runtime::scheduler::multi_thread::worker::run",
+            ],
             vec!["tokio::runtime::blocking::task::BlockingTask<T>::poll"],
             vec!["tokio::runtime::blocking::pool::Inner::run"],
         ] {

@@ -42,8 +42,11 @@ impl<W: AsyncWrite> BufWriter<W> {
 
     /// Takes over a writer of tokio's, with what it holds.
     fn over(inner: ::tokio::io::BufWriter<W>) -> Self {
-        let guard =
-            ResourceGuard::counting("BufWriter", "bytes unflushed: they are lost", "flush().await` or `shutdown().await");
+        let guard = ResourceGuard::counting(
+            "BufWriter",
+            "bytes unflushed: they are lost",
+            "flush().await` or `shutdown().await",
+        );
         Self { inner, guard }
     }
 
@@ -83,10 +86,7 @@ impl<W> BufWriter<W> {
         }
     }
 
-    fn counted<R>(
-        self: Pin<&mut Self>,
-        act: impl FnOnce(Pin<&mut ::tokio::io::BufWriter<W>>) -> R,
-    ) -> R
+    fn counted<R>(self: Pin<&mut Self>, act: impl FnOnce(Pin<&mut ::tokio::io::BufWriter<W>>) -> R) -> R
     where
         W: AsyncWrite,
     {
@@ -101,7 +101,11 @@ impl<W: AsyncWrite> AsyncWrite for BufWriter<W> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
         self.counted(|inner| inner.poll_write(cx, buf))
     }
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
         self.counted(|inner| inner.poll_write_vectored(cx, bufs))
     }
     fn is_write_vectored(&self) -> bool {

@@ -129,9 +129,11 @@ fn on_this_thread(range: Vec<usize>) -> Option<Measured> {
         let mut bytes: Option<Vec<usize>> = None;
         for _ in 0..4 {
             let range = Arc::clone(&range);
-            let (i, b) = ::tokio::spawn(async move { (id_words(&range), budget_bytes(&range).await) }).await.ok()?;
+            let (i, b) =
+                ::tokio::spawn(async move { (id_words(&range), budget_bytes(&range).await) }).await.ok()?;
             ids = Some(i.into_iter().filter(|w| ids.as_ref().is_none_or(|all| all.contains(w))).collect());
-            bytes = Some(b.into_iter().filter(|w| bytes.as_ref().is_none_or(|all| all.contains(w))).collect());
+            bytes =
+                Some(b.into_iter().filter(|w| bytes.as_ref().is_none_or(|all| all.contains(w))).collect());
         }
         let (ids, mut bytes) = (ids?, bytes?);
         if let [one] = bytes[..]
@@ -157,7 +159,9 @@ async fn budget_bytes(range: &[usize]) -> Vec<usize> {
     let mut bytes: Vec<usize> = range
         .iter()
         .flat_map(|&w| (0..8).map(move |n| w.wrapping_add(n)))
-        .filter(|&b| byte_at(b) == full && range.contains(&(b.wrapping_sub(1) & !7)) && byte_at(b.wrapping_sub(1)) == 1)
+        .filter(|&b| {
+            byte_at(b) == full && range.contains(&(b.wrapping_sub(1) & !7)) && byte_at(b.wrapping_sub(1)) == 1
+        })
         .collect();
     consume_budget().await;
     bytes.retain(|&b| byte_at(b) == full - 1);
@@ -206,7 +210,11 @@ async fn cell_shape() -> Option<cell::Shape> {
     });
     let &(vtable_at, id_index, _) = shapes.next()?;
     let running = plain.running & wide.running;
-    (shapes.next().is_none() && running.count_ones() == 1).then_some(cell::Shape { vtable_at, id_index, running })
+    (shapes.next().is_none() && running.count_ones() == 1).then_some(cell::Shape {
+        vtable_at,
+        id_index,
+        running,
+    })
 }
 
 #[cfg(native)]
@@ -219,7 +227,9 @@ struct Observed {
 
 /// Watches one task from its inside and, while it waits, from outside.
 #[cfg(native)]
-async fn observe<F: Future<Output = u64> + Send>(future: impl FnOnce() -> F + Send + 'static) -> Option<Observed>
+async fn observe<F: Future<Output = u64> + Send>(
+    future: impl FnOnce() -> F + Send + 'static,
+) -> Option<Observed>
 where
     F: 'static,
 {

@@ -168,7 +168,11 @@ mod tests {
         assert_eq!(r.see(seen(8, 128)), Act::Nothing);
         assert_eq!(r.see(seen(8, 120)), Act::Raise(247));
         assert_eq!(r.see(seen(9, 247)), Act::Over { exact: true });
-        assert_eq!(r.see(seen(9, 247)), Act::Nothing, "a value above the full budget is somebody's raise, not ours");
+        assert_eq!(
+            r.see(seen(9, 247)),
+            Act::Nothing,
+            "a value above the full budget is somebody's raise, not ours"
+        );
     }
 
     #[test]

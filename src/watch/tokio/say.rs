@@ -70,7 +70,10 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     };
     let mut rows = vec![
         Row::stack("stuck in", poll.stuck.stack.clone()).noted(poll.thread.clone()),
-        Row::words("state", format!("{state}; {} allocated meanwhile", words_of_bytes(poll.allocated as i64))),
+        Row::words(
+            "state",
+            format!("{state}; {} allocated meanwhile", words_of_bytes(poll.allocated as i64)),
+        ),
     ];
     if let Some(Some(made)) = poll.wrapped {
         rows.push(Row::words("watched", format!("{}:{}", made.file(), made.line())));
@@ -86,8 +89,17 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
 }
 
 /// Tells that a poll that was told while stuck is over, or that its proof is.
-pub(crate) fn over(number: u64, who: String, written: Arc<AtomicBool>, exact: bool, took: Duration, limit: Duration) {
-    reporter::later(Box::new(move || written.load(Relaxed).then(|| over_words(number, &who, exact, took, limit))));
+pub(crate) fn over(
+    number: u64,
+    who: String,
+    written: Arc<AtomicBool>,
+    exact: bool,
+    took: Duration,
+    limit: Duration,
+) {
+    reporter::later(Box::new(move || {
+        written.load(Relaxed).then(|| over_words(number, &who, exact, took, limit))
+    }));
 }
 
 fn over_words(number: u64, who: &str, exact: bool, took: Duration, limit: Duration) -> Warning {
@@ -119,7 +131,8 @@ mod tests {
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
             written: Arc::default(),
         };
-        let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
+        let inside =
+            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
         let w = stuck_words(&poll, &inside);
         assert_eq!(
             w.sentence,

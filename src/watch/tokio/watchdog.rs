@@ -26,7 +26,11 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// Waits until polls that were told are told as ended too, for a few samples at most: at exit.
 pub(crate) fn settle() {
     let end = Instant::now() + step_of(switch::limit()) * 3;
-    while OPEN.load(Acquire) != 0 && switch::on() && OF.load(Acquire) == std::process::id() && Instant::now() < end {
+    while OPEN.load(Acquire) != 0
+        && switch::on()
+        && OF.load(Acquire) == std::process::id()
+        && Instant::now() < end
+    {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -236,7 +240,15 @@ impl Watchdog {
             judge_proof(watched, &mut self.looker, info, allocated, limit, step);
         }
         if let Some(current) = current {
-            judge_wrapped(watched, &mut self.looker, info, published, current, limit, seen.map_or(0, |s| s.id));
+            judge_wrapped(
+                watched,
+                &mut self.looker,
+                info,
+                published,
+                current,
+                limit,
+                seen.map_or(0, |s| s.id),
+            );
         }
         seen
     }

@@ -59,7 +59,8 @@ pub(crate) fn raise(held: &Held, seen: Seen, to: u8) -> bool {
     let at = held.info.thread_pointer.wrapping_add(BUDGET.load(Acquire)) as *mut u8;
     // SAFETY: as in `read`; a byte store.
     unsafe { AtomicU8::from_ptr(at).store(to, Relaxed) };
-    read(held).is_some_and(|now| now.id == seen.id && now.budget.is_some_and(|left| left > super::proof::FULL))
+    read(held)
+        .is_some_and(|now| now.id == seen.id && now.budget.is_some_and(|left| left > super::proof::FULL))
 }
 
 /// The id of the task that this thread polls, 0: none. May be called inside an allocation: one load.

@@ -1,0 +1,68 @@
+//! At the program's end: a last look at the heap, the ten lines that hold most, and what was left out.
+
+use std::fmt::Write as _;
+
+use super::raw::write_all;
+use super::{fatal, sink};
+use crate::block::fault::Found;
+use crate::block::{check, fault};
+use crate::config::settings;
+use crate::mode::{HEAP, NAMING, mode};
+use crate::snapshot::{missing, missing_words, try_snapshot};
+use crate::thread::Ours;
+
+extern "C" fn at_exit() {
+    let mode = mode();
+    if mode & NAMING != 0 {
+        return;
+    }
+    if mode & HEAP != 0 {
+        let mut told = false;
+        check::sweep(&mut |facts| {
+            fatal::tell(&facts, Found::Exit, None);
+            told = true;
+        });
+        if told && !fault::goes_on() {
+            // SAFETY: ends the process, as a fault of the heap does.
+            unsafe { libc::abort() };
+        }
+    }
+    let _ours = Ours::enter();
+    if let Some(file) = settings().at_exit
+        && let Ok(snapshot) = try_snapshot()
+    {
+        let mut text = String::new();
+        let _ = writeln!(text, "birthmark: snapshot at exit: {snapshot}");
+        match file.map(sink::open) {
+            None => write_all(2, text.as_bytes()),
+            Some(Some(file)) => {
+                write_all(file, text.as_bytes());
+                // SAFETY: our own descriptor.
+                unsafe { libc::close(file) };
+            }
+            Some(None) => {
+                write_all(
+                    2,
+                    b"birthmark: BIRTHMARK_SNAPSHOT: the file can't be written; to standard error instead\n",
+                );
+                write_all(2, text.as_bytes());
+            }
+        }
+    }
+    let missing = missing();
+    if missing.any() {
+        let mut text = String::new();
+        let _ = writeln!(text, "birthmark: left out in this run: {}", missing_words(&missing));
+        sink::send(text.as_bytes());
+    }
+}
+
+#[cfg_attr(any(target_os = "linux", target_os = "android"), unsafe(link_section = ".fini_array.00099"))]
+#[used]
+static AT_EXIT: extern "C" fn() = at_exit;
+
+/// Keeps the function in programs that link this crate from an archive.
+#[inline(never)]
+pub(crate) fn ensure_linked() {
+    core::hint::black_box(&AT_EXIT);
+}

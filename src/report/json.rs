@@ -1,0 +1,118 @@
+//! Reports for tools: one object a line with the same facts.
+
+use std::fmt::Write;
+
+use super::record::{Report, Row};
+use crate::config::Level;
+use crate::trace::frame::{Frame, Owner};
+
+/// One line, without its end.
+pub(crate) fn line(report: &Report) -> String {
+    let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
+    string(&mut out, report.kind);
+    let level = match report.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Info => "info",
+    };
+    let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{},\"message\":", std::process::id());
+    string(&mut out, &report.sentence);
+    for row in &report.rows {
+        out.push(',');
+        match row {
+            Row::Text(label, text) => {
+                string(&mut out, label);
+                out.push(':');
+                string(&mut out, text);
+            }
+            Row::Stack(stack) => {
+                string(&mut out, stack.label);
+                out.push_str(":{\"note\":");
+                string(&mut out, [stack.before.as_str(), stack.behind.as_str()].join(" ").trim());
+                let _ = write!(out, ",\"kept\":{},\"depth\":", stack.traceback.kept());
+                match stack.traceback.depth() {
+                    Some(depth) => {
+                        let _ = write!(out, "{depth}");
+                    }
+                    None => out.push_str("null"),
+                }
+                out.push_str(",\"frames\":[");
+                for (i, frame) in stack.traceback.all_frames().iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    object(&mut out, frame);
+                }
+                out.push_str("]}");
+            }
+        }
+    }
+    out.push_str(",\"help\":[");
+    for (i, help) in report.help.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        string(&mut out, help);
+    }
+    out.push_str("]}");
+    out
+}
+
+fn object(out: &mut String, frame: &Frame) {
+    out.push_str("{\"function\":");
+    optional(out, frame.function());
+    out.push_str(",\"file\":");
+    optional(out, frame.file());
+    let _ = write!(out, ",\"line\":{},\"module\":", frame.line());
+    string(out, frame.module());
+    let owner = match frame.owner() {
+        Owner::User => "user",
+        Owner::Dependency(package) => package,
+        Owner::Plumbing => "plumbing",
+    };
+    let _ = write!(out, ",\"offset\":{},\"inlined\":{},\"owner\":", frame.offset(), frame.is_inlined());
+    string(out, owner);
+    out.push('}');
+}
+
+fn optional(out: &mut String, text: Option<&str>) {
+    match text {
+        Some(text) => string(out, text),
+        None => out.push_str("null"),
+    }
+}
+
+pub(crate) fn string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line_that_a_json_reader_takes() {
+        let mut report =
+            Report::new("leak", Level::Warning, "a \"quoted\" \\ line\nand \u{1} more").row("damage", "ü");
+        report.help("h");
+        let line = line(&report);
+        assert!(!line.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["message"], "a \"quoted\" \\ line\nand \u{1} more");
+        assert_eq!(value["damage"], "ü");
+        assert_eq!(value["help"][0], "h");
+        assert_eq!(value["level"], "warning");
+    }
+}

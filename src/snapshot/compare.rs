@@ -1,0 +1,109 @@
+//! What changed between two snapshots. Plain rows in, plain rows out.
+
+use hashbrown::HashMap;
+
+use super::display::About;
+use super::group::{Key, Statistic};
+
+/// What changed for one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatisticDiff {
+    /// What the blocks have in common.
+    pub key: Key,
+    /// Bytes now; 0 where none is left.
+    pub size: u64,
+    /// Bytes now less bytes then.
+    pub size_diff: i64,
+    /// Blocks now.
+    pub count: u64,
+    /// Blocks now less blocks then.
+    pub count_diff: i64,
+}
+
+/// The rows of [`Snapshot::compare_to`](super::Snapshot::compare_to), most changed first.
+#[derive(Clone, Debug)]
+pub struct StatisticsDiff {
+    pub(crate) rows: Vec<StatisticDiff>,
+    pub(crate) about: About,
+}
+
+impl StatisticsDiff {
+    /// All rows, unchanged ones too.
+    pub fn rows(&self) -> &[StatisticDiff] {
+        &self.rows
+    }
+}
+
+impl std::ops::Deref for StatisticsDiff {
+    type Target = [StatisticDiff];
+    fn deref(&self) -> &[StatisticDiff] {
+        &self.rows
+    }
+}
+
+impl<'a> IntoIterator for &'a StatisticsDiff {
+    type Item = &'a StatisticDiff;
+    type IntoIter = std::slice::Iter<'a, StatisticDiff>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.rows.iter()
+    }
+}
+
+pub(crate) fn differences(new: Vec<Statistic>, old: Vec<Statistic>) -> Vec<StatisticDiff> {
+    let mut before: HashMap<Key, (u64, u64)> =
+        old.into_iter().map(|row| (row.key, (row.size, row.count))).collect();
+    let mut rows: Vec<StatisticDiff> = new
+        .into_iter()
+        .map(|row| {
+            let (size, count) = before.remove(&row.key).unwrap_or_default();
+            StatisticDiff {
+                key: row.key,
+                size: row.size,
+                size_diff: row.size.wrapping_sub(size) as i64,
+                count: row.count,
+                count_diff: row.count.wrapping_sub(count) as i64,
+            }
+        })
+        .collect();
+    rows.extend(before.into_iter().map(|(key, (size, count))| StatisticDiff {
+        key,
+        size: 0,
+        size_diff: (size as i64).wrapping_neg(),
+        count: 0,
+        count_diff: (count as i64).wrapping_neg(),
+    }));
+    let order =
+        |r: &StatisticDiff| (r.size_diff.unsigned_abs(), r.size, r.count_diff.unsigned_abs(), r.count);
+    rows.sort_by(|a, b| order(b).cmp(&order(a)).then_with(|| b.key.cmp(&a.key)));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::GroupBy;
+    use super::super::group::{statistics, tests::trace};
+    use super::*;
+
+    #[test]
+    fn what_grew_most_leads_and_what_is_gone_is_told() {
+        let old = statistics(
+            [trace(100, 1, &[("gone.rs", 1)]), trace(10, 1, &[("same.rs", 1)])].into_iter(),
+            GroupBy::Line,
+        );
+        let new = statistics(
+            [trace(500, 3, &[("new.rs", 1)]), trace(10, 1, &[("same.rs", 1)])].into_iter(),
+            GroupBy::Line,
+        );
+        let rows = differences(new, old);
+        let rows: Vec<_> =
+            rows.iter().map(|r| (r.key.to_string(), r.size, r.size_diff, r.count, r.count_diff)).collect();
+        assert_eq!(
+            rows,
+            [
+                ("new.rs:1".into(), 500, 500, 3, 3),
+                ("gone.rs:1".into(), 0, -100, 0, -1),
+                ("same.rs:1".into(), 10, 0, 1, 0)
+            ]
+        );
+    }
+}

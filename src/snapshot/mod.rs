@@ -1,0 +1,141 @@
+//! A frozen copy of what is alive, by the stack that made it: plain data, named only when somebody looks.
+
+mod compare;
+mod display;
+mod filter;
+mod group;
+mod take;
+
+use std::sync::Arc;
+
+pub use compare::{StatisticDiff, StatisticsDiff};
+pub use display::format_size;
+pub(crate) use display::words as missing_words;
+pub use filter::Filter;
+pub use group::{GroupBy, Key, Statistic, Statistics};
+pub(crate) use take::missing;
+pub use take::{NotTracing, snapshot, try_snapshot};
+
+use crate::trace::frame::Traceback;
+use crate::trace::{RawStack, resolve};
+
+/// What was left out of a snapshot because something ran out, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Blocks without a record: the address table could get no memory.
+    pub table: u64,
+    /// New stacks that found no id or no memory.
+    pub traces: u64,
+    /// Captures that had too little stack.
+    pub captures: u64,
+    /// Freed blocks that couldn't be quarantined.
+    pub quarantine: u64,
+    /// Stacks that end early, at a frame without unwind tables.
+    pub cut: u64,
+}
+
+impl Dropped {
+    /// Whether blocks or stacks are missing.
+    pub fn any(&self) -> bool {
+        self.table != 0 || self.traces != 0 || self.captures != 0
+    }
+}
+
+/// All live blocks of one stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub raw: RawStack,
+    pub size: u64,
+    pub count: u64,
+}
+
+/// What was alive at one moment, by the stack that made it.
+///
+/// Taking one stops no other thread: blocks that come or go meanwhile may be in it or not.
+///
+/// ```no_run
+/// use birthmark::GroupBy;
+/// let before = birthmark::snapshot();
+/// let kept: Vec<String> = (0..1000).map(|i| i.to_string()).collect();
+/// println!("{}", birthmark::snapshot().compare_to(&before, GroupBy::Line));
+/// # drop(kept);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) records: Arc<[Record]>,
+    pub(crate) limit: u16,
+    pub(crate) dropped: Dropped,
+    pub(crate) ours: u64,
+}
+
+/// The live blocks of one stack.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// Bytes that were asked for.
+    pub size: u64,
+    /// Blocks.
+    pub count: u64,
+    /// The stack that made them.
+    pub traceback: Traceback,
+}
+
+impl Snapshot {
+    /// Bytes in traced live blocks.
+    pub fn size(&self) -> u64 {
+        self.records.iter().map(|r| r.size).sum()
+    }
+
+    /// Traced live blocks.
+    pub fn count(&self) -> u64 {
+        self.records.iter().map(|r| r.count).sum()
+    }
+
+    /// How many user frames its traces keep.
+    pub fn traceback_limit(&self) -> u16 {
+        self.limit
+    }
+
+    /// What was left out.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Bytes of memory that Birthmark itself had mapped, touched or not. Not part of any other figure.
+    pub fn overhead(&self) -> u64 {
+        self.ours
+    }
+
+    /// The live blocks, one item for each stack that made some. Names are looked up as the iterator goes.
+    pub fn traces(&self) -> impl Iterator<Item = Trace> + '_ {
+        self.records.iter().map(|r| Trace {
+            size: r.size,
+            count: r.count,
+            traceback: resolve::traceback(&r.raw),
+        })
+    }
+
+    /// Sizes and counts by line, file, function or whole stack, largest first.
+    pub fn statistics(&self, by: GroupBy) -> Statistics {
+        Statistics { rows: group::statistics(self.traces(), by), about: display::About::of(self) }
+    }
+
+    /// What changed since `old`, most first.
+    pub fn compare_to(&self, old: &Snapshot, by: GroupBy) -> StatisticsDiff {
+        let (new_rows, old_rows) =
+            (group::statistics(self.traces(), by), group::statistics(old.traces(), by));
+        StatisticsDiff { rows: compare::differences(new_rows, old_rows), about: display::About::of(self) }
+    }
+
+    /// Only the traces that the filters let through: at least one of the inclusive ones (where there are any), and none of
+    /// the exclusive ones.
+    pub fn filter_traces<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> Snapshot {
+        let filters: Vec<&Filter> = filters.into_iter().collect();
+        let records = self
+            .records
+            .iter()
+            .filter(|r| filter::admits(&filters, &resolve::traceback(&r.raw)))
+            .cloned()
+            .collect();
+        Snapshot { records, ..self.clone() }
+    }
+}
