@@ -227,11 +227,9 @@ struct Observed {
 
 /// Watches one task from its inside and, while it waits, from outside.
 #[cfg(native)]
-async fn observe<F: Future<Output = u64> + Send>(
-    future: impl FnOnce() -> F + Send + 'static,
-) -> Option<Observed>
+async fn observe<F>(future: impl FnOnce() -> F + Send + 'static) -> Option<Observed>
 where
-    F: 'static,
+    F: Future<Output = u64> + Send + 'static,
 {
     #[derive(Default)]
     struct Shared {
