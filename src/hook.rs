@@ -18,7 +18,9 @@ use crate::table::{self, Record, counters};
 use crate::thread;
 use crate::trace::capture::{Start, capture};
 use crate::trace::generation::{self, control};
-use crate::{sys, trace};
+use crate::sys;
+#[cfg(native)]
+use crate::trace;
 
 /// 0: nobody began; 1: somebody sets things up; 2: done.
 static STAGE: AtomicU32 = AtomicU32::new(0);

@@ -1,5 +1,6 @@
 //! The body of a fatal report without names: module and offset for each frame. No heap.
 
+#[cfg(native)]
 use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
