@@ -92,6 +92,7 @@ impl Frame {
         }
     }
 
+    #[allow(clippy::type_complexity)] // read by the comparisons below alone
     fn names(&self) -> (Option<&str>, u32, Option<&str>, Option<(&str, usize)>) {
         let raw = self.file.is_none().then_some((&*self.module, self.offset));
         (self.file(), self.line, self.function(), raw)

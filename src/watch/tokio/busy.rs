@@ -66,7 +66,7 @@ pub(crate) struct Busy {
 /// Whether a worker that stood still for so long is busy: twice the limit, since several polls may lie within.
 fn is_busy(worker: Worker, for_long: Duration, limit: Duration) -> bool {
     // An odd count: parked (or its core was taken along by `block_in_place`).
-    worker.parks % 2 == 0 && for_long > limit * 2
+    worker.parks.is_multiple_of(2) && for_long > limit * 2
 }
 
 impl Busy {

@@ -238,7 +238,7 @@ where
         inside: AtomicU64,
         go: Mutex<(bool, Option<Waker>)>,
     }
-    // SAFETY (of all reads below): `cell` is the task that this waker wakes, alive while the task isn't finished; its first
+    // SAFETY: of all reads below: `cell` is the task that this waker wakes, alive while the task isn't finished; its first
     // words are its header, and a mapped page holds at least its 64 bytes.
     let state = |cell: usize| unsafe { AtomicU64::from_ptr(cell as *mut u64) }.load(SeqCst);
     let shared = Arc::new(Shared::default());
