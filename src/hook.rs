@@ -12,7 +12,7 @@ use core::sync::atomic::{
 use crate::block::heap::{self, Call};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
-use crate::mode::{self, HEAP, NAMING, READY, TRACE, WATCH, mode};
+use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
 use crate::sys::line::line;
 use crate::table::{self, Record, counters};
 use crate::thread;
@@ -206,7 +206,7 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
         heap::lift(&call, user, size, align)
     } else {
         // A block without a record, made before tracing began, is lifted as an empty one.
-        Some(table::take(user as usize).map_or(Record(u64::MAX & !7), |(record, _)| record))
+        Some(table::take(user as usize).map_or(Record(!7), |(record, _)| record))
     };
     lifted.map_or(0, |record| record.0)
 }
@@ -283,9 +283,3 @@ pub(crate) fn tracing_forbidden() -> bool {
 }
 
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is the one that finds names for a fatal report.
-#[inline(always)]
-pub(crate) fn naming(mode: u32) -> bool {
-    mode & NAMING != 0
-}

@@ -101,11 +101,6 @@ pub(crate) fn set_budget(bytes: usize) {
     share();
 }
 
-/// The bound in bytes.
-pub(crate) fn budget() -> usize {
-    BUDGET.load(Relaxed)
-}
-
 fn share() {
     SHARE.store(BUDGET.load(Relaxed) / (RINGS.load(Relaxed).max(1) as usize), Relaxed);
 }

@@ -12,7 +12,7 @@ use super::scratch::{self, Scratch};
 use super::sink::{self, Out};
 use super::text::{self, Style};
 use super::turn::{self, Telling, Turn};
-use super::{child, fault, json, repeats};
+use super::{child, fault, json, repeats, stack};
 use crate::block::fault::{Facts, Found, goes_on};
 use crate::config::settings;
 use crate::trace::frame::Traceback;
@@ -32,7 +32,7 @@ pub(crate) fn tell(facts: &Facts, found: Found, start: Option<capture::Start>) {
     crate::sys::keep_errno(|| {
         let telling = Telling::begin();
         if let Some(_turn) = Turn::take(TURN_MS) {
-            tell_in_turn(facts, found, start);
+            stack::run(&mut || tell_in_turn(facts, found, start));
         }
         drop(telling);
         if !goes_on() {
@@ -91,6 +91,7 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
     let Scratch { allocated, freed, found: here, text } = room;
     let mut memory = [0u8; 16];
     let thread = thread_name(&mut memory);
+    let id = std::process::id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
         break_for_tests();
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
@@ -100,7 +101,7 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
         };
         let report = fault::report(facts, found, &stacks, thread, &name);
         if as_json {
-            send(format!("{}\n", json::line(&report)).as_bytes());
+            send(format!("{}\n", json::line(&report, id)).as_bytes());
         } else {
             send(text::body(&report, style).as_bytes());
         }
@@ -116,7 +117,7 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
     let raw = Raw { damage: &DamageWords(facts), stacks, full: style.full };
     let mut body = Buffer::new(text);
     if as_json {
-        let (kind, id) = (facts.kind.word(), std::process::id());
+        let kind = facts.kind.word();
         let sentence = Sentence(facts, found);
         let _ = write!(
             body,

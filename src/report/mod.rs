@@ -15,6 +15,7 @@ pub(crate) mod repeats;
 mod scratch;
 mod share;
 pub(crate) mod sink;
+mod stack;
 pub(crate) mod text;
 mod turn;
 

@@ -56,8 +56,10 @@ impl Report {
             };
             self.help(all);
         }
-        let nameless = stack.traceback.frames().all(|f| f.function.is_none());
-        let lineless = stack.traceback.frames().all(|f| f.file.is_none());
+        // The line that leads is what people look for; a C library's further down may well have both.
+        let lead = stack.traceback.frames().next();
+        let nameless = lead.is_none_or(|f| f.function.is_none());
+        let lineless = lead.is_none_or(|f| f.file.is_none());
         if nameless {
             self.help("function names need symbols: no `strip = true` under [profile.release] in Cargo.toml");
         } else if lineless {

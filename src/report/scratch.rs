@@ -43,7 +43,7 @@ impl Addresses {
 
     /// The present stack from these registers on.
     pub(super) fn present(&mut self, start: capture::Start) {
-        (self.n, self.user) = capture::addresses(start, &mut self.frames);
+        (self.n, self.user) = capture::addresses_from(start, &mut self.frames);
         self.depth = Depth::Exactly(self.user);
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn style() -> Style {
 /// The whole report as it goes out.
 pub(crate) fn written(report: &Report, style: Style) -> String {
     if settings().report.json {
-        return format!("{}\n", json::line(report));
+        return format!("{}\n", json::line(report, std::process::id()));
     }
     format!("{}\n{}", text::head(report.kind, &report.sentence, style), text::body(report, style))
 }

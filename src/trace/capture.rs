@@ -150,13 +150,18 @@ unsafe extern "C" fn here_with(out: *mut usize, len: usize, sp: usize, fp: usize
 #[cold]
 #[inline(never)]
 pub(crate) fn addresses(start: Start, out: &mut [usize]) -> (usize, u32) {
+    let slot = crate::thread::slot(crate::sys::line::line());
+    if room(slot, start, slot.owns(start.sp)) { addresses_from(start, out) } else { (0, 0) }
+}
+
+/// As [`addresses`], on a stack that has room for the walk: not the one that is walked.
+#[cold]
+#[inline(never)]
+pub(crate) fn addresses_from(start: Start, out: &mut [usize]) -> (usize, u32) {
     const FRAMES: u32 = 16;
     let slot = crate::thread::slot(crate::sys::line::line());
     let high =
         if slot.owns(start.sp) { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
-    if !room(slot, start, high != 0) {
-        return (0, 0);
-    }
     let Some(mut scratch) = walk::lend() else { return (0, 0) };
     let mut walk = Walk::new(&mut scratch, start, high);
     walk.run(FRAMES);

@@ -241,7 +241,7 @@ impl Memo {
     /// Keeps a stack that was just walked.
     pub(crate) fn note(&mut self, key: Key, start: Start, walk: &Walk<'_>, trace: u32) {
         self.turn = self.turn.wrapping_add(1);
-        if self.sparse > 1 && self.turn % self.sparse != 0 {
+        if self.sparse > 1 && !self.turn.is_multiple_of(self.sparse) {
             return;
         }
         let list = walk.n.wrapping_add(walk.pairs.wrapping_mul(2));

@@ -123,8 +123,6 @@ pub(crate) struct Walk<'s> {
     pub n: usize,
     pub pairs: usize,
     pub user: u32,
-    unknown: u32,
-    plumbing: u32,
     /// Whether the frame pointer at the start had a part in it.
     pub uses_fp: bool,
     /// Whether the words that were read prove the walk: only then may the memo keep it.
@@ -163,8 +161,6 @@ impl<'s> Walk<'s> {
             n: 0,
             pairs: 0,
             user: 0,
-            unknown: 0,
-            plumbing: 0,
             uses_fp: false,
             provable: high != 0,
             cut: false,
@@ -184,10 +180,11 @@ impl<'s> Walk<'s> {
                 .then(|| unsafe { (address as *const usize).read_volatile() });
         }
         let within = address.wrapping_sub(self.scratch.window_at) / 8;
-        if self.scratch.window_at != 0 && address >= self.scratch.window_at {
-            if let Some(&word) = self.scratch.window.get(within) {
-                return Some(word);
-            }
+        if self.scratch.window_at != 0
+            && address >= self.scratch.window_at
+            && let Some(&word) = self.scratch.window.get(within)
+        {
+            return Some(word);
         }
         // The stack may end right behind this word: first a window, then the word alone.
         let mut bytes = [0u8; 256];

@@ -156,6 +156,8 @@ fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
     }
     let _ours = heap::ours();
     forget_read();
+    // Names may take the reporter a while: what is due makes room here.
+    take_due().into_iter().for_each(reporter::tell);
     let cell = own_cell(id)?;
     // SAFETY: this thread polls the task, so its cell is alive.
     if !unsafe { runtime::is_running(cell) } {
@@ -238,7 +240,7 @@ pub(crate) fn any_due() -> bool {
     DUE.load(Acquire) != 0
 }
 
-/// Takes what nobody read since. Ordinary code, on the reporter's thread.
+/// Takes what nobody read since. Ordinary code.
 pub(crate) fn take_due() -> Vec<Warning> {
     let mut due = Vec::new();
     for place in &LIST {

@@ -59,14 +59,14 @@ struct Still {
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     all: Vec<Still>,
-    /// Threads that poll without a budget, and for how long the same task.
-    unbudgeted: Vec<(i32, u64, Duration)>,
+    /// Threads that poll without a budget, or all where budgets tell nothing.
+    same: Vec<Same>,
 }
 
 /// Whether a worker that stood still for so long is busy: twice the limit, since several polls may lie within.
 fn is_busy(worker: Worker, for_long: Duration, limit: Duration) -> bool {
     // An odd count: parked (or its core was taken along by `block_in_place`).
-    worker.parks % 2 == 0 && for_long > limit * 2
+    worker.parks.is_multiple_of(2) && for_long > limit * 2
 }
 
 impl Busy {
@@ -77,24 +77,26 @@ impl Busy {
         credit: Duration,
         limit: Duration,
         blind: bool,
-        threads: &[(ThreadInfo, Seen)],
+        threads: &[(ThreadInfo, Option<Seen>)],
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         self.sample(credit);
-        self.threads(credit, threads);
+        self.threads(credit, threads, blind);
         for still in &mut self.all {
             if still.told || !is_busy(still.worker, still.for_long, limit) {
                 continue;
             }
             still.told = true; // one look for each standstill
-            // The thread: one that polls the same task without a budget for as long, and whose stack says that it holds a worker.
+            // The thread: one that polls the same task for as long, and whose stack says that it holds a worker. (Counters stand
+            // still in a runtime that has ended, too.)
             let candidates: Vec<Candidate> = self
-                .unbudgeted
+                .same
                 .iter()
-                .filter(|(_, id, long)| *id != 0 && *long + credit >= still.for_long)
-                .filter_map(|(tid, id, _)| Some(Candidate { tid: *tid, id: *id, stuck: look(*tid)? }))
+                .filter(|s| blind || s.id.is_some_and(|id| id != 0))
+                .filter(|s| s.id.is_none() || s.long + credit >= still.for_long)
+                .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
                 .collect();
-            if candidates.is_empty() && !blind {
+            if candidates.is_empty() {
                 continue; // a poll with a budget, which is told otherwise
             }
             let (worker, long) = (still.key.1, still.for_long);
@@ -130,16 +132,28 @@ impl Busy {
         }
     }
 
-    fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Seen)]) {
-        let before = std::mem::take(&mut self.unbudgeted);
-        for (info, seen) in threads.iter().filter(|(_, seen)| seen.budget.is_none()) {
+    fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
+        let before = std::mem::take(&mut self.same);
+        for (info, seen) in
+            threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
+        {
+            let id = seen.map(|s| s.id);
             let long = before
                 .iter()
-                .find(|(tid, id, _)| *tid == info.tid && *id == seen.id)
-                .map_or(Duration::ZERO, |(_, _, long)| *long + credit);
-            self.unbudgeted.push((info.tid, seen.id, long));
+                .find(|s| s.tid == info.tid && s.id == id)
+                .map_or(Duration::ZERO, |s| s.long + credit);
+            self.same.push(Same { tid: info.tid, id, long });
         }
     }
+}
+
+/// A thread that polls the same task, as far as samples tell.
+#[derive(Debug)]
+struct Same {
+    tid: i32,
+    /// Nothing where the words weren't found.
+    id: Option<u64>,
+    long: Duration,
 }
 
 /// A thread that may be the busy worker's.
@@ -166,10 +180,10 @@ fn told(
             holds == Holds::Worker && context::polls_a_task(names.get(..inside).unwrap_or(&names))
         })
         .collect();
-    if holding.is_empty() && !blind {
+    if holding.is_empty() {
         return None;
     }
-    let only = holding.pop().filter(|_| holding.is_empty());
+    let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
     Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
 }
 
@@ -187,7 +201,9 @@ fn words(
     );
     let mut rows = Vec::new();
     if let Some((tid, id, stack)) = place {
-        sentence.push_str(&format!("; it polls {}", say::who(id)));
+        if id != 0 {
+            sentence.push_str(&format!("; it polls {}", say::who(id)));
+        }
         rows.push(Row::stack("busy in", stack).noted(cpu::name(tid)));
     }
     let why = if blind {

@@ -24,10 +24,6 @@ pub(crate) fn publish(shape: Shape) {
     let _ = SHAPE.set(shape);
 }
 
-pub(crate) fn found() -> bool {
-    SHAPE.get().is_some()
-}
-
 fn word(address: usize) -> Option<usize> {
     let mut bytes = [0; 8];
     heap::read_unsure(address, &mut bytes).then(|| usize::from_ne_bytes(bytes))

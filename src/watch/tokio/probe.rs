@@ -227,11 +227,9 @@ struct Observed {
 
 /// Watches one task from its inside and, while it waits, from outside.
 #[cfg(native)]
-async fn observe<F: Future<Output = u64> + Send>(
-    future: impl FnOnce() -> F + Send + 'static,
-) -> Option<Observed>
+async fn observe<F>(future: impl FnOnce() -> F + Send + 'static) -> Option<Observed>
 where
-    F: 'static,
+    F: Future<Output = u64> + Send + 'static,
 {
     #[derive(Default)]
     struct Shared {
@@ -240,7 +238,7 @@ where
         inside: AtomicU64,
         go: Mutex<(bool, Option<Waker>)>,
     }
-    // SAFETY (of all reads below): `cell` is the task that this waker wakes, alive while the task isn't finished; its first
+    // SAFETY: of all reads below: `cell` is the task that this waker wakes, alive while the task isn't finished; its first
     // words are its header, and a mapped page holds at least its 64 bytes.
     let state = |cell: usize| unsafe { AtomicU64::from_ptr(cell as *mut u64) }.load(SeqCst);
     let shared = Arc::new(Shared::default());

@@ -131,8 +131,7 @@ mod tests {
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
             written: Arc::default(),
         };
-        let inside =
-            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
+        let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
         let w = stuck_words(&poll, &inside);
         assert_eq!(
             w.sentence,

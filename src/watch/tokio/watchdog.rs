@@ -171,9 +171,7 @@ impl Watchdog {
             if info.tid == self.own_tid {
                 continue;
             }
-            if let Some(seen) = self.thread(info, now - self.start, credit, full, limit, step) {
-                busy.push((info, seen));
-            }
+            busy.push((info, self.thread(info, now - self.start, credit, full, limit, step)));
         }
         self.threads.retain(|_, w| {
             if !w.here
