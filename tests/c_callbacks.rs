@@ -99,15 +99,22 @@ fn calls_into_c(outer: Outer, depth: i32) -> Vec<u8> {
 fn a_block_made_in_a_callback_from_c_has_its_whole_stack() {
     in_every_mode("a_block_made_in_a_callback_from_c_has_its_whole_stack", || {
         let dir = scratch("callback");
-        for (name, flags) in [("without", &["-fomit-frame-pointer"][..]), ("with", &["-fno-omit-frame-pointer"])] {
+        for (name, flags) in
+            [("without", &["-fomit-frame-pointer"][..]), ("with", &["-fno-omit-frame-pointer"])]
+        {
             let library = Library::open(&c_library(&dir, name, C, flags));
             // SAFETY: the fixture's function has this type.
             let outer: Outer = unsafe { std::mem::transmute(library.symbol(c"outer_c_frame")) };
             for round in 0..3 {
                 for depth in [0, 3] {
                     let made = calls_into_c(outer, depth);
-                    let whole =
-                        ["makes_a_block_below_c", "called_back", "inner_c_frame", "outer_c_frame", "calls_into_c"];
+                    let whole = [
+                        "makes_a_block_below_c",
+                        "called_back",
+                        "inner_c_frame",
+                        "outer_c_frame",
+                        "calls_into_c",
+                    ];
                     if tracing() && birthmark::tracemalloc::traceback_limit() == 25 {
                         let frames = support::functions(made.as_ptr());
                         let inner = frames.iter().filter(|f| f.contains("inner_c_frame")).count();

@@ -82,9 +82,18 @@ fn body() {
     let held = tracemalloc::traced_memory().0;
     let snapshot = birthmark::snapshot();
     let told: u64 = snapshot.traces().map(|t| t.size).sum();
-    assert_eq!(held, told, "the counters and the table agree: {}", snapshot.statistics(birthmark::GroupBy::Line).top(5));
+    assert_eq!(
+        held,
+        told,
+        "the counters and the table agree: {}",
+        snapshot.statistics(birthmark::GroupBy::Line).top(5)
+    );
     assert!(
-        !snapshot.traces().any(|t| t.traceback.all_frames().iter().any(|f| f.function() == Some("generations::churn"))),
+        !snapshot.traces().any(|t| t
+            .traceback
+            .all_frames()
+            .iter()
+            .any(|f| f.function() == Some("generations::churn"))),
         "all of the workers' blocks were freed"
     );
     tracemalloc::clear_traces();

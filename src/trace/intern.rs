@@ -178,7 +178,8 @@ fn store(control: Control, frames: &[usize], tail: &mut dyn FnMut(u32) -> Tail) 
     };
     // SAFETY: `reserve` gave these words to us alone.
     unsafe {
-        header.write(u64::from(user_frames) | u64::from(depth) << 16 | more << 48);
+        // Never 0, also where no frame is the user's: 0 is what was given back.
+        header.write(u64::from(user_frames) | u64::from(depth) << 16 | more << 48 | 1 << 49);
         header.add(1).cast::<usize>().copy_from_nonoverlapping(frames.as_ptr(), frames.len());
     }
     let id = match generation::take(control) {

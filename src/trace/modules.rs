@@ -80,7 +80,9 @@ pub(crate) fn list_at_start() {
     START_COUNT.store(0, Release);
     let libc = libc::getpid as unsafe extern "C" fn() -> libc::pid_t as usize;
     let mut first = true;
-    list(&mut |start, end| core::mem::take(&mut first) || [here, libc].iter().any(|&a| a >= start && a < end));
+    list(&mut |start, end| {
+        core::mem::take(&mut first) || [here, libc].iter().any(|&a| a >= start && a < end)
+    });
     pin(here);
 }
 

@@ -162,10 +162,7 @@ pub fn assert_stack(p: *const u8, names: &[&str]) {
     let functions = functions(p);
     let mut rest = functions.iter();
     for name in names {
-        assert!(
-            rest.any(|f| f.contains(name)),
-            "no `{name}`, or not in the order {names:?}: {functions:#?}"
-        );
+        assert!(rest.any(|f| f.contains(name)), "no `{name}`, or not in the order {names:?}: {functions:#?}");
     }
 }
 
@@ -194,7 +191,8 @@ impl Random {
 
 /// A directory of this test's own, below the target directory.
 pub fn scratch(name: &str) -> std::path::PathBuf {
-    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let dir =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }
@@ -203,7 +201,8 @@ pub fn scratch(name: &str) -> std::path::PathBuf {
 pub fn c_library(dir: &std::path::Path, name: &str, source: &str, flags: &[&str]) -> std::path::PathBuf {
     let (from, to) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.so")));
     std::fs::write(&from, source).unwrap();
-    let outcome = run(Command::new("cc").args(["-shared", "-fPIC", "-O2"]).args(flags).arg("-o").arg(&to).arg(&from));
+    let outcome =
+        run(Command::new("cc").args(["-shared", "-fPIC", "-O2"]).args(flags).arg("-o").arg(&to).arg(&from));
     assert!(outcome.status.success(), "{}", outcome.told());
     to
 }
@@ -213,9 +212,11 @@ pub fn rust_library(dir: &std::path::Path, name: &str, source: &str) -> std::pat
     let (from, to) = (dir.join(format!("{name}.rs")), dir.join(format!("{name}.so")));
     std::fs::write(&from, source).unwrap();
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
-    let outcome = run(
-        Command::new(rustc).args(["--crate-type", "cdylib", "--edition", "2024", "-g", "-O"]).arg("-o").arg(&to).arg(&from)
-    );
+    let outcome = run(Command::new(rustc)
+        .args(["--crate-type", "cdylib", "--edition", "2024", "-g", "-O"])
+        .arg("-o")
+        .arg(&to)
+        .arg(&from));
     assert!(outcome.status.success(), "{}", outcome.told());
     to
 }

@@ -75,7 +75,11 @@ fn step(random: &mut Random, mine: &mut [usize; SLOTS], map: &Mutex<Map>, others
         if zeroed {
             for i in places(size) {
                 // SAFETY: within the block.
-                assert_eq!(unsafe { (p as *const u8).add(i).read() }, 0, "byte {i} of zeroed {p:#x} {known:?}");
+                assert_eq!(
+                    unsafe { (p as *const u8).add(i).read() },
+                    0,
+                    "byte {i} of zeroed {p:#x} {known:?}"
+                );
             }
         }
         fill(p, known);

@@ -32,7 +32,9 @@ pub fn none_lost_none_doubled() {
         let snapshot = birthmark::snapshot();
         let count: u64 = snapshot
             .traces()
-            .filter(|t| t.traceback.all_frames().iter().any(|f| f.function().is_some_and(|n| n.contains("make_tiny"))))
+            .filter(|t| {
+                t.traceback.all_frames().iter().any(|f| f.function().is_some_and(|n| n.contains("make_tiny")))
+            })
             .map(|t| t.count)
             .sum();
         assert_eq!(count, BLOCKS as u64, "each block once");
