@@ -153,7 +153,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
             counters::count(slot, control, size as i64, 1);
         }
     }
-    #[cfg(any())]
+    #[cfg(feature = "tokio")]
     if mode & WATCH != 0 && line.armed.get() == size.wrapping_add(1) {
         crate::watch::panics::on_alloc(line, user, size, align);
     }
@@ -165,7 +165,7 @@ unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start
 hook! {
 unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start) -> *mut u8 {
     let mode = mode();
-    #[cfg(any())]
+    #[cfg(feature = "tokio")]
     if mode & WATCH != 0 {
         crate::watch::panics::on_free(user);
     }

@@ -28,6 +28,7 @@ mod thread;
 mod trace;
 #[cfg(feature = "heap")]
 pub mod tracemalloc;
+mod watch;
 
 #[cfg(feature = "heap")]
 pub use alloc::DebugAlloc;
@@ -40,3 +41,10 @@ pub use snapshot::{
 };
 #[cfg(feature = "heap")]
 pub use trace::frame::{Frame, Owner, Traceback};
+pub use watch::ResourceGuard;
+#[cfg(feature = "tokio")]
+pub use watch::tokio;
+#[cfg(feature = "tokio")]
+pub use watch::{WatchExt, Watched, watched};
+#[cfg(feature = "heap")]
+pub use watch::{set_debug, set_slow_callback_duration};

@@ -44,6 +44,9 @@ pub(crate) struct Slot {
     pub memo: UnsafeCell<Memo>,
     /// Its part of the quarantine.
     pub ring: Ring,
+    /// The wrapped poll that it is in.
+    #[cfg(feature = "tokio")]
+    pub poll: crate::watch::poll::Published,
     state: AtomicU32,
     held: AtomicU32,
 }
@@ -64,6 +67,8 @@ impl Slot {
             stack_high: AtomicUsize::new(0),
             memo: UnsafeCell::new(Memo::new()),
             ring: Ring::new(),
+            #[cfg(feature = "tokio")]
+            poll: crate::watch::poll::Published::new(),
             state: AtomicU32::new(FREE),
             held: AtomicU32::new(0),
         }
@@ -264,6 +269,14 @@ pub(crate) struct Held {
     slot: &'static Slot,
     /// The thread, as it is.
     pub info: ThreadInfo,
+}
+
+#[cfg(feature = "tokio")]
+impl Held {
+    /// What the thread publishes of its wrapped polls; stays readable when it has ended.
+    pub(crate) fn published(&self) -> &'static crate::watch::poll::Published {
+        &self.slot.poll
+    }
 }
 
 impl Drop for Held {

@@ -52,6 +52,7 @@ static A: birthmark::DebugAlloc<Simple> = birthmark::DebugAlloc::over(Simple);
 
 const KEPT: usize = 64;
 static SHELF: [AtomicPtr<u8>; KEPT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; KEPT];
+static STARTED: AtomicUsize = AtomicUsize::new(0);
 static RUNS: AtomicU64 = AtomicU64::new(0);
 /// Live bytes of the handlers' and the threads' blocks, by their own count.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -82,10 +83,11 @@ fn exchange(at: usize) {
 }
 
 extern "C" fn handler(_: i32) {
-    let n = RUNS.fetch_add(1, Relaxed) as usize;
+    let n = STARTED.fetch_add(1, Relaxed);
     for k in 0..5 {
         exchange(n.wrapping_mul(7).wrapping_add(k));
     }
+    RUNS.fetch_add(1, Relaxed);
 }
 
 #[inline(never)]
@@ -107,7 +109,7 @@ fn handlers_that_allocate_inside_our_hooks_lose_nothing() {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as *const () as usize;
             action.sa_flags = libc::SA_RESTART | libc::SA_NODEFER; // handlers interrupt handlers too
-            assert_eq!(libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()), 0);
+            assert_eq!(libc::sigaction(libc::SIGRTMIN() + 1, &action, std::ptr::null_mut()), 0);
         }
         let stop = std::sync::atomic::AtomicBool::new(false);
         let settled = std::sync::Barrier::new(3);
@@ -129,21 +131,28 @@ fn handlers_that_allocate_inside_our_hooks_lose_nothing() {
                 });
             }
             settled.wait();
-            for _ in 0..20_000 {
+            // At most four at once: handlers interrupt handlers, and a stack has an end.
+            let mut sent = 0;
+            while sent < 20_000 {
                 for t in &ids {
+                    while sent >= RUNS.load(Relaxed) + 4 {
+                        std::thread::yield_now();
+                    }
                     // SAFETY: both threads run until `stop`.
-                    unsafe { libc::pthread_kill(t.load(Relaxed), libc::SIGUSR2) };
+                    unsafe { libc::pthread_kill(t.load(Relaxed), libc::SIGRTMIN() + 1) };
+                    sent += 1;
                 }
-                for _ in 0..200 {
+                for _ in 0..sent % 997 {
                     std::hint::spin_loop();
                 }
+            }
+            while RUNS.load(Relaxed) < sent {
+                std::thread::yield_now();
             }
             stop.store(true, Relaxed);
             settled.wait();
             settled.wait();
         });
-        println!("{} handlers ran", RUNS.load(Relaxed));
-        assert!(RUNS.load(Relaxed) > 1000);
         if tracing() {
             let snapshot = birthmark::snapshot();
             let mut bytes = 0;

@@ -48,16 +48,28 @@ unsafe fn fill(p: *mut u8, size: usize, pattern: Pattern) {
 /// `base` is a fresh block of the inner allocator with the layout of [`layout::guarded`] for this size and alignment.
 #[inline(always)]
 pub(crate) unsafe fn dress(base: *mut u8, size: usize, align: usize, zeroed: bool) -> *mut u8 {
-    let zone = layout::front_zone(align);
     // SAFETY: front, block and zone behind lie in the layout that the block was asked for with.
     unsafe {
         let user = base.add(layout::front(align));
-        pattern::fill(user.sub(zone), zone, Pattern::Zone);
-        pattern::fill(user.add(size), layout::ZONE, Pattern::Zone);
+        draw_zones(user, size, align);
         if !zeroed {
             fill(user, size, Pattern::New);
         }
         user
+    }
+}
+
+/// Fills both red zones.
+///
+/// # Safety
+/// `user` is a block of this size and alignment under the debug heap.
+#[inline(always)]
+unsafe fn draw_zones(user: *mut u8, size: usize, align: usize) {
+    let zone = layout::front_zone(align);
+    // SAFETY: both zones belong to the block.
+    unsafe {
+        pattern::fill(user.sub(zone), zone, Pattern::Zone);
+        pattern::fill(user.add(size), layout::ZONE, Pattern::Zone);
     }
 }
 
@@ -189,6 +201,8 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
     unsafe {
         if !zones_intact(user, size, align) {
             tell_damage(call, record, address, size, align, Found::Free);
+            // The program goes on: drawn anew, so that what was told isn't found again.
+            draw_zones(user, size, align);
         }
         fill(user, size, Pattern::Freed);
     }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::raw::write_all;
-use super::{fatal, sink};
+use super::fd::write_all;
+use super::{fatal, repeats, sink};
 use crate::block::fault::Found;
 use crate::block::{check, fault};
 use crate::config::settings;
@@ -17,7 +17,8 @@ extern "C" fn at_exit() {
         return;
     }
     if mode & HEAP != 0 {
-        let mut told = false;
+        // A report that another thread is writing is written whole, and what it ends the program with isn't lost.
+        let mut told = fatal::is_to_end();
         check::sweep(&mut |facts| {
             fatal::tell(&facts, Found::Exit, None);
             told = true;
@@ -28,6 +29,9 @@ extern "C" fn at_exit() {
         }
     }
     let _ours = Ours::enter();
+    repeats::TOLD.each(&mut |name, count| {
+        sink::send(format!("birthmark: {name}: {count} times in all, told once\n").as_bytes());
+    });
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()
     {

@@ -6,8 +6,8 @@ use super::record::{Report, Row};
 use crate::config::Level;
 use crate::trace::frame::{Frame, Owner};
 
-/// One line, without its end.
-pub(crate) fn line(report: &Report) -> String {
+/// One line, without its end. `id`: of the process that it is about (names are found in another).
+pub(crate) fn line(report: &Report, id: u32) -> String {
     let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
     string(&mut out, report.kind);
     let level = match report.level {
@@ -15,7 +15,7 @@ pub(crate) fn line(report: &Report) -> String {
         Level::Warning => "warning",
         Level::Info => "info",
     };
-    let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{},\"message\":", std::process::id());
+    let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{id},\"message\":");
     string(&mut out, &report.sentence);
     for row in &report.rows {
         out.push(',');
@@ -107,7 +107,7 @@ mod tests {
         let mut report =
             Report::new("leak", Level::Warning, "a \"quoted\" \\ line\nand \u{1} more").row("damage", "ü");
         report.help("h");
-        let line = line(&report);
+        let line = line(&report, 7);
         assert!(!line.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["message"], "a \"quoted\" \\ line\nand \u{1} more");

@@ -2,47 +2,21 @@
 
 mod arena;
 pub(crate) mod at_exit;
+pub(crate) mod buffer;
 mod child;
 pub(crate) mod fatal;
 pub(crate) mod fault;
+pub(crate) mod fd;
 mod json;
-pub(crate) mod raw;
+mod path;
+mod raw;
 pub(crate) mod record;
+pub(crate) mod repeats;
+mod scratch;
+mod share;
 pub(crate) mod sink;
+mod stack;
 pub(crate) mod text;
+mod turn;
 
 pub(crate) use arena::{arena_alloc, arena_realloc};
-
-/// A path with `%p` replaced by the process id, ended by zero. What is longer than the buffer is cut. No heap.
-pub(crate) fn expand(path: &[u8]) -> [u8; 512] {
-    let mut out = [0u8; 512];
-    let mut n = 0;
-    let mut put = |b: u8| {
-        if n < 511 {
-            out[n] = b;
-            n += 1;
-        }
-    };
-    let mut rest = path;
-    while let Some((first, more)) = rest.split_first() {
-        if rest.starts_with(b"%p") {
-            let mut digits = [0u8; 10];
-            let mut id = std::process::id();
-            let mut k = digits.len();
-            loop {
-                k -= 1;
-                digits[k] = b'0' + (id % 10) as u8;
-                id /= 10;
-                if id == 0 || k == 0 {
-                    break;
-                }
-            }
-            digits[k..].iter().for_each(|b| put(*b));
-            rest = rest.get(2..).unwrap_or_default();
-        } else {
-            put(*first);
-            rest = more;
-        }
-    }
-    out
-}

@@ -1,80 +1,153 @@
-//! One line in a fixed buffer, sent by one `write`. Runs inside an allocation, and in a process about to end.
+//! The body of a fatal report without names: module and offset for each frame. No heap.
 
-use core::fmt;
+use core::ffi::CStr;
+use core::fmt::{self, Display, Write};
 
-/// Bytes that a line can hold; what is longer is cut.
-const MOST: usize = 1000;
+use super::buffer::Buffer;
+use crate::trace::capture;
 
-/// A line under construction.
-pub(crate) struct Line {
-    bytes: [u8; MOST + 1],
-    len: usize,
+/// The widest line of frames.
+const WIDEST: usize = 100;
+/// Lines of frames for each stack, unless all are asked for.
+const LINES: usize = 3;
+
+/// What is told of a fault whose names couldn't be found.
+pub(super) struct Raw<'a> {
+    pub damage: &'a dyn Display,
+    /// Label, what comes before the frames, return addresses.
+    pub stacks: [(&'static str, &'static str, &'a [usize]); 3],
+    pub full: bool,
 }
 
-impl Line {
-    pub(crate) const fn new() -> Self {
-        Self { bytes: [0; MOST + 1], len: 0 }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            if let Some(place) = self.bytes.get_mut(self.len).filter(|_| self.len < MOST) {
-                *place = *b;
-                self.len = self.len.wrapping_add(1);
-            }
+impl Raw<'_> {
+    /// The rows, as text.
+    pub(super) fn text(&self, out: &mut Buffer<'_>) -> fmt::Result {
+        let mut memory = [0u8; 256];
+        let mut damage = Buffer::new(&mut memory);
+        write!(damage, "{}", self.damage)?;
+        if !damage.bytes().is_empty() {
+            out.write_str("  damage     ")?;
+            out.push(damage.bytes());
+            out.write_str("\n")?;
         }
+        for (label, before, addresses) in self.stacks {
+            if addresses.is_empty() && before.is_empty() {
+                continue;
+            }
+            write!(out, "  {label:9}  {before}")?;
+            let mut column = before.len();
+            let mut lines = 1usize;
+            for address in addresses {
+                let mut memory = [0u8; 300];
+                let mut place = Buffer::new(&mut memory);
+                write!(place, "{}", Place(*address))?;
+                let wide = place.bytes().len().saturating_add(1);
+                if column > 0 && column.saturating_add(wide) > WIDEST {
+                    if lines == LINES && !self.full {
+                        break;
+                    }
+                    lines = lines.saturating_add(1);
+                    write!(out, "\n{:13}", "")?;
+                    column = 0;
+                }
+                if column > 0 {
+                    out.write_str(" ")?;
+                }
+                out.push(place.bytes());
+                column = column.saturating_add(wide);
+            }
+            out.write_str("\n")?;
+        }
+        out.write_str(
+            "  help       the names could not be found; `addr2line -fie MODULE OFFSET` tells what stands at MODULE+OFFSET\n",
+        )
     }
 
-    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
-        self.push(text.as_bytes());
-        self
+    /// The end of a JSON object that was begun, with the same facts.
+    pub(super) fn json(&self, out: &mut Buffer<'_>) -> fmt::Result {
+        write!(out, ",\"raw\":true,\"damage\":\"{}\"", self.damage)?;
+        for (label, before, addresses) in self.stacks {
+            write!(out, ",\"{label}\":{{\"note\":\"{before}\",\"frames\":[")?;
+            for (i, address) in addresses.iter().enumerate() {
+                write!(out, "{}\"{}\"", if i > 0 { "," } else { "" }, Place(*address))?;
+            }
+            out.write_str("]}")?;
+        }
+        out.write_str("}\n")
     }
+}
 
-    /// Bytes of the user's, printable ones as they are, `most` of them.
-    pub(crate) fn escaped(&mut self, bytes: &[u8], most: usize) -> &mut Self {
-        for b in bytes.iter().take(most) {
-            if b.is_ascii_graphic() || *b == b' ' {
-                self.push(&[*b]);
+/// A return address as module and offset; the offset lies inside the call.
+pub(super) struct Place(pub usize);
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = capture::address(self.0).saturating_sub(1);
+        #[cfg(native)]
+        if let Some(module) = crate::trace::modules::find(address) {
+            let mut memory = [0u8; 256];
+            let name: &[u8] = if module.name.is_null() {
+                b""
             } else {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                let digit = |n: u8| HEX.get(usize::from(n & 15)).copied().unwrap_or(b'?');
-                self.push(&[b'\\', b'x', digit(*b >> 4), digit(*b)]);
-            }
+                // SAFETY: the loader's C string of a module that holds a return address of a live stack.
+                unsafe { CStr::from_ptr(module.name) }.to_bytes()
+            };
+            let name = if name.is_empty() { program(&mut memory) } else { name };
+            let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            return write!(f, "{}+{:#x}", name.escape_ascii(), address.wrapping_sub(module.bias));
         }
-        if bytes.len() > most {
-            self.text("..");
-        }
-        self
-    }
-
-    /// Writes the line and its end to a descriptor.
-    pub(crate) fn send(&mut self, descriptor: i32) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = b'\n';
-        }
-        write_all(descriptor, self.bytes.get(..=self.len).unwrap_or_default());
-        self.len = 0;
+        write!(f, "{address:#x}")
     }
 }
 
-impl fmt::Write for Line {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.push(s.as_bytes());
-        Ok(())
-    }
+/// The program's path.
+fn program(memory: &mut [u8]) -> &[u8] {
+    // SAFETY: a constant path and the buffer that was lent, with its length.
+    let length =
+        unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), memory.as_mut_ptr().cast(), memory.len()) };
+    memory.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default()
 }
 
-/// Writes all bytes, as long as the descriptor takes them. `errno` is put back.
-pub(crate) fn write_all(descriptor: i32, mut bytes: &[u8]) {
-    crate::sys::keep_errno(|| {
-        while !bytes.is_empty() {
-            // SAFETY: a live buffer and its length.
-            let n = unsafe { libc::write(descriptor, bytes.as_ptr().cast(), bytes.len()) };
-            match usize::try_from(n) {
-                Ok(n) if n > 0 => bytes = bytes.get(n..).unwrap_or_default(),
-                _ if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => {}
-                _ => return,
-            }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn told(full: bool, json: bool) -> String {
+        let here = told as *const () as usize + 4;
+        let many = [here; 64];
+        let stacks = [("allocated", "", &many[..]), ("freed", "", &[][..]), ("found", "at free", &many[..2])];
+        let raw = Raw { damage: &"1 byte at +24: 0x21 in the red zone", stacks, full };
+        let mut memory = vec![0u8; 16 << 10];
+        let mut out = Buffer::new(&mut memory);
+        if json {
+            raw.json(&mut out).unwrap()
+        } else {
+            raw.text(&mut out).unwrap()
         }
-    });
+        String::from_utf8(out.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_raw_body_has_few_lines_and_a_place_for_each_stack() {
+        let text = told(false, false);
+        assert!(
+            text.starts_with("  damage     1 byte at +24: 0x21 in the red zone\n  allocated  "),
+            "{text}"
+        );
+        assert!(text.contains("\n  found      at free ") && text.contains("0x"), "{text}");
+        assert!(!text.contains("freed "), "an empty stack is left out: {text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
+        assert!(text.lines().all(|line| line.len() < 120), "{text}");
+        assert!(told(true, false).lines().count() > 10);
+    }
+
+    #[test]
+    fn a_raw_json_body_closes_its_object() {
+        let line = "{\"kind\":\"x\"".to_owned() + &told(false, true);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["allocated"]["frames"].as_array().unwrap().len(), 64);
+        assert_eq!((&value["raw"], &value["found"]["note"]), (&true.into(), &"at free".into()));
+    }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::Level;
-use crate::trace::frame::{Frame, Owner, Traceback};
+use crate::trace::frame::{Frame, Traceback};
 
 /// A report, ready to be written as text or JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +56,10 @@ impl Report {
             };
             self.help(all);
         }
-        let nameless = stack.traceback.frames().all(|f| f.function.is_none());
-        let lineless = stack.traceback.frames().all(|f| f.file.is_none());
+        // The line that leads is what people look for; a C library's further down may well have both.
+        let lead = stack.traceback.frames().next();
+        let nameless = lead.is_none_or(|f| f.function.is_none());
+        let lineless = lead.is_none_or(|f| f.file.is_none());
         if nameless {
             self.help("function names need symbols: no `strip = true` under [profile.release] in Cargo.toml");
         } else if lineless {
@@ -95,27 +97,6 @@ pub(crate) fn shown(traceback: &Traceback, full: bool) -> Vec<Shown<'_>> {
     if full {
         return traceback.all_frames().iter().map(|f| line(f, None)).collect();
     }
-    let frames: Vec<&Frame> = traceback.frames().collect();
-    let own = frames.iter().position(|f| f.owner == Owner::User).unwrap_or(0);
-    let via = match frames.get(own.wrapping_sub(1)) {
-        Some(frame) if own > 0 => match &frame.owner {
-            Owner::Dependency(package) => {
-                Some(format!("via {package} {}", short(frame.function.as_deref().unwrap_or(""))))
-            }
-            _ => None,
-        },
-        _ => None,
-    };
-    let mut via = Some(via);
-    frames.get(own..).unwrap_or_default().iter().map(|f| line(f, via.take().flatten())).collect()
-}
-
-/// The last two parts of a function's path.
-fn short(function: &str) -> &str {
-    let mut ends = function.rmatch_indices("::");
-    ends.next();
-    match ends.next() {
-        Some((at, _)) => &function[at + 2..],
-        None => function,
-    }
+    let mut via = traceback.via_words();
+    traceback.frames().map(|f| line(f, via.take())).collect()
 }

@@ -1,30 +1,26 @@
 //! Delivers a finished report by one write: to standard error, or to the file that was named.
 
-use std::io::IsTerminal;
-
-use super::raw::write_all;
+use super::fd::write_all;
+use super::json;
 use super::record::Report;
 use super::text::{self, Style};
-use super::{expand, json};
 use crate::config::{Color, settings};
 use crate::thread::Ours;
 
-/// Whether text goes out coloured.
+pub(crate) use super::path::open;
+
+/// Whether text goes out coloured. Takes no heap.
 pub(crate) fn colored() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty() && v != "0");
     let report = &settings().report;
     match report.color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto
-            if report.file.is_some() || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) =>
-        {
-            false
-        }
-        Color::Auto => set("CLICOLOR_FORCE") || std::io::stderr().is_terminal(),
+        // SAFETY: asks about a descriptor, open or not.
+        Color::Auto => report.file.is_none() && unsafe { libc::isatty(libc::STDERR_FILENO) } == 1,
     }
 }
 
+/// How reports look. Takes no heap.
 pub(crate) fn style() -> Style {
     Style { full: settings().report.full, color: colored() }
 }
@@ -32,12 +28,12 @@ pub(crate) fn style() -> Style {
 /// The whole report as it goes out.
 pub(crate) fn written(report: &Report, style: Style) -> String {
     if settings().report.json {
-        return format!("{}\n", json::line(report));
+        return format!("{}\n", json::line(report, std::process::id()));
     }
     format!("{}\n{}", text::head(report.kind, &report.sentence, style), text::body(report, style))
 }
 
-/// Writes a report from ordinary code.
+/// Writes a report from ordinary code, unless its level is left out.
 pub(crate) fn deliver(report: &Report) {
     let settings = settings();
     if report.level > settings.report.level {
@@ -47,31 +43,36 @@ pub(crate) fn deliver(report: &Report) {
     send(written(report, style()).as_bytes());
 }
 
-/// Writes finished text where reports go.
-pub(crate) fn send(bytes: &[u8]) {
-    match settings().report.file {
-        None => write_all(2, bytes),
-        Some(path) => match open(path) {
-            Some(file) => {
-                write_all(file, bytes);
-                // SAFETY: our own descriptor.
-                unsafe { libc::close(file) };
-            }
-            None => write_all(2, bytes),
-        },
+/// Where reports go; closed again when dropped. Takes no heap.
+pub(crate) struct Out {
+    fd: libc::c_int,
+    ours: bool,
+}
+
+impl Out {
+    /// The file that was named, or standard error where there is none or it can't be opened.
+    pub(crate) fn open() -> Self {
+        match settings().report.file.and_then(open) {
+            Some(fd) => Self { fd, ours: true },
+            None => Self { fd: libc::STDERR_FILENO, ours: false },
+        }
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        write_all(self.fd, bytes);
     }
 }
 
-/// Opens a file to append to; nothing where that fails. No heap.
-pub(crate) fn open(path: &[u8]) -> Option<i32> {
-    let path = expand(path);
-    // SAFETY: the path ends in zero; a plain system call.
-    let fd = unsafe {
-        libc::open(
-            path.as_ptr().cast(),
-            libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC,
-            0o644,
-        )
-    };
-    (fd >= 0).then_some(fd)
+impl Drop for Out {
+    fn drop(&mut self) {
+        if self.ours {
+            // SAFETY: our own descriptor, opened in `open` and closed once.
+            unsafe { libc::close(self.fd) };
+        }
+    }
+}
+
+/// Writes finished text where reports go. Takes no heap.
+pub(crate) fn send(bytes: &[u8]) {
+    crate::sys::keep_errno(|| Out::open().write(bytes));
 }

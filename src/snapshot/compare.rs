@@ -20,6 +20,18 @@ pub struct StatisticDiff {
     pub count_diff: i64,
 }
 
+impl StatisticDiff {
+    /// Bytes in a block now, on average; 0 where there is none.
+    pub fn average(&self) -> u64 {
+        self.size.checked_div(self.count).unwrap_or(0)
+    }
+
+    /// Whether neither bytes nor blocks differ.
+    pub fn is_unchanged(&self) -> bool {
+        self.size_diff == 0 && self.count_diff == 0
+    }
+}
+
 /// The rows of [`Snapshot::compare_to`](super::Snapshot::compare_to), most changed first.
 #[derive(Clone, Debug)]
 pub struct StatisticsDiff {
@@ -80,30 +92,58 @@ pub(crate) fn differences(new: Vec<Statistic>, old: Vec<Statistic>) -> Vec<Stati
 
 #[cfg(test)]
 mod tests {
-    use super::super::GroupBy;
     use super::super::group::{statistics, tests::trace};
+    use super::super::{GroupBy, Trace};
     use super::*;
 
+    fn rows(new: &[Trace], old: &[Trace], by: GroupBy) -> Vec<(String, u64, i64, u64, i64)> {
+        let rows = differences(statistics(new.iter().cloned(), by), statistics(old.iter().cloned(), by));
+        rows.iter().map(|r| (r.key.to_string(), r.size, r.size_diff, r.count, r.count_diff)).collect()
+    }
+
     #[test]
-    fn what_grew_most_leads_and_what_is_gone_is_told() {
-        let old = statistics(
-            [trace(100, 1, &[("gone.rs", 1)]), trace(10, 1, &[("same.rs", 1)])].into_iter(),
-            GroupBy::Line,
-        );
-        let new = statistics(
-            [trace(500, 3, &[("new.rs", 1)]), trace(10, 1, &[("same.rs", 1)])].into_iter(),
-            GroupBy::Line,
-        );
-        let rows = differences(new, old);
-        let rows: Vec<_> =
-            rows.iter().map(|r| (r.key.to_string(), r.size, r.size_diff, r.count, r.count_diff)).collect();
+    fn what_changed_most_leads_and_what_is_gone_or_unchanged_is_told() {
+        let old = [
+            trace(100, 1, &[("gone.rs", 1)]),
+            trace(10, 1, &[("same.rs", 1)]),
+            trace(900, 9, &[("shrunk.rs", 1)]),
+        ];
+        let new = [
+            trace(500, 3, &[("new.rs", 1)]),
+            trace(10, 1, &[("same.rs", 1)]),
+            trace(300, 3, &[("shrunk.rs", 1)]),
+        ];
         assert_eq!(
-            rows,
+            rows(&new, &old, GroupBy::Line),
             [
+                ("shrunk.rs:1".into(), 300, -600, 3, -6),
                 ("new.rs:1".into(), 500, 500, 3, 3),
                 ("gone.rs:1".into(), 0, -100, 0, -1),
                 ("same.rs:1".into(), 10, 0, 1, 0)
             ]
         );
+    }
+
+    #[test]
+    fn equal_changes_are_ordered_by_size_then_change_of_count_then_count_then_key() {
+        let old = [trace(100, 1, &[("large.rs", 1)]), trace(5, 4, &[("many.rs", 1)])];
+        let new = [
+            trace(110, 1, &[("large.rs", 1)]),
+            trace(15, 4, &[("many.rs", 1)]),
+            trace(10, 1, &[("a.rs", 1)]),
+            trace(10, 2, &[("b.rs", 1)]),
+            trace(10, 1, &[("c.rs", 1)]),
+        ];
+        let keys: Vec<_> = rows(&new, &old, GroupBy::File).into_iter().map(|r| r.0).collect();
+        assert_eq!(keys, ["large.rs", "many.rs", "b.rs", "c.rs", "a.rs"]);
+    }
+
+    #[test]
+    fn a_snapshot_compared_with_itself_has_only_unchanged_rows() {
+        let traces = [trace(10, 1, &[("a.rs", 1)]), trace(20, 2, &[("b.rs", 1)])];
+        let all = statistics(traces.iter().cloned(), GroupBy::Line);
+        let rows = differences(all.clone(), all);
+        assert_eq!(rows.len(), 2);
+        assert!(rows.iter().all(StatisticDiff::is_unchanged));
     }
 }

@@ -4,47 +4,59 @@ use std::fmt;
 
 use super::group::{Key, Statistic, Statistics};
 use super::{Dropped, GroupBy, Snapshot, StatisticDiff, StatisticsDiff};
+use crate::trace::frame::lines;
 
 /// Rows that are shown where nobody says how many.
 const TOP: usize = 10;
 
 /// What heads a list of rows.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct About {
     size: u64,
     count: u64,
+    /// Bytes and blocks before, in a comparison.
+    before: Option<(u64, u64)>,
     traces: usize,
     limit: u16,
+    by: GroupBy,
     dropped: Dropped,
     ours: u64,
 }
 
 impl About {
-    pub(crate) fn of(s: &Snapshot) -> Self {
+    pub(crate) fn of(s: &Snapshot, before: Option<&Snapshot>, by: GroupBy) -> Self {
         Self {
             size: s.size(),
             count: s.count(),
+            before: before.map(|b| (b.size(), b.count())),
             traces: s.records.len(),
             limit: s.limit,
+            by,
             dropped: s.dropped,
             ours: s.ours,
         }
     }
 }
 
+fn plural(n: u64, one: &str) -> String {
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for About {
+    /// `12.4 MiB in 310 live blocks, 12 traces of 5 frames, Birthmark's own memory 20.1 MiB`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (frames, s) = (self.limit, if self.limit == 1 { "" } else { "s" });
-        write!(
-            f,
-            "{} in {} live blocks, {} traces of {frames} frame{s}",
-            format_size(self.size as i64, false),
-            self.count,
-            self.traces
-        )?;
+        write!(f, "{} in {}", format_size(self.size as i64, false), plural(self.count, "live block"))?;
+        if let Some((size, count)) = self.before {
+            let (size, count) = (self.size.wrapping_sub(size), self.count.wrapping_sub(count));
+            write!(f, " ({}, {:+})", format_size(size as i64, true), count as i64)?;
+        }
+        let traces = plural(self.traces as u64, "trace");
+        write!(f, ", {traces} of {}", plural(self.limit.into(), "frame"))?;
+        if self.ours != 0 {
+            write!(f, ", Birthmark's own memory {}", format_size(self.ours as i64, false))?;
+        }
         if self.dropped.any() {
-            let d = self.dropped;
-            write!(f, "; left out: {}", words(&d))?;
+            write!(f, "; left out: {}", words(&self.dropped))?;
         }
         Ok(())
     }
@@ -53,13 +65,12 @@ impl fmt::Display for About {
 /// What was left out, in words; empty where nothing was.
 pub(crate) fn words(d: &Dropped) -> String {
     let rows = [
-        (d.table, "blocks without a record (no memory for the table)"),
-        (d.traces, "stacks without an id (no memory)"),
-        (d.captures, "blocks without a stack (too little stack left)"),
+        (d.table, "block", "without a record (no memory for the table)"),
+        (d.traces, "block", "without a trace (no id or no memory for a new stack)"),
+        (d.captures, "block", "without a trace (too little stack left to walk it)"),
     ];
-    let told: Vec<String> =
-        rows.iter().filter(|(n, _)| *n != 0).map(|(n, what)| format!("{n} {what}")).collect();
-    told.join(", ")
+    let told = rows.iter().filter(|(n, ..)| *n != 0);
+    told.map(|(n, one, what)| format!("{} {what}", plural(*n, one))).collect::<Vec<_>>().join(", ")
 }
 
 /// `1.2 MiB`: bytes in the unit that reads best, as Python's `tracemalloc` writes them.
@@ -82,7 +93,7 @@ impl fmt::Display for Statistic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: size={}, count={}", self.key, format_size(self.size as i64, false), self.count)?;
         if self.count != 0 {
-            write!(f, ", average={}", format_size((self.size / self.count) as i64, false))?;
+            write!(f, ", average={}", format_size(self.average() as i64, false))?;
         }
         rest_of_stack(f, &self.key)
     }
@@ -101,7 +112,7 @@ impl fmt::Display for StatisticDiff {
             self.count_diff
         )?;
         if self.count != 0 {
-            write!(f, ", average={}", format_size((self.size / self.count) as i64, false))?;
+            write!(f, ", average={}", format_size(self.average() as i64, false))?;
         }
         rest_of_stack(f, &self.key)
     }
@@ -110,8 +121,8 @@ impl fmt::Display for StatisticDiff {
 /// A row that stands for a whole stack shows it below.
 fn rest_of_stack(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
     if let Key::Traceback(traceback) = key {
-        for frame in traceback.frames() {
-            write!(f, "\n    {frame}")?;
+        for line in lines(traceback, f.alternate()) {
+            write!(f, "\n    {line}")?;
         }
         if let Some(shortened) = traceback.shortened() {
             write!(f, "\n    ({shortened})")?;
@@ -120,60 +131,125 @@ fn rest_of_stack(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
     Ok(())
 }
 
-/// The first rows of a list, its head, and one line for the rest.
+/// What all kinds of rows have.
+trait Row: fmt::Display {
+    fn key(&self) -> &Key;
+    /// Rows that say nothing aren't shown, only summed.
+    fn says_nothing(&self) -> bool;
+    /// `size=.., count=..` of several rows.
+    fn sum(rows: &[&Self]) -> String;
+}
+
+impl Row for Statistic {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+    fn says_nothing(&self) -> bool {
+        false
+    }
+    fn sum(rows: &[&Self]) -> String {
+        let (size, count) = rows.iter().fold((0, 0), |(s, c), r| (s + r.size, c + r.count));
+        format!("size={}, count={count}", format_size(size as i64, false))
+    }
+}
+
+impl Row for StatisticDiff {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+    fn says_nothing(&self) -> bool {
+        self.is_unchanged()
+    }
+    fn sum(rows: &[&Self]) -> String {
+        let (size, count) = rows.iter().fold((0, 0), |(s, c), r| (s + r.size, c + r.count));
+        let diff = rows.iter().fold((0, 0), |(s, c), r| (s + r.size_diff, c + r.count_diff));
+        format!(
+            "size={} ({}), count={count} ({:+})",
+            format_size(size as i64, false),
+            format_size(diff.0, true),
+            diff.1
+        )
+    }
+}
+
+/// The first rows of a list, its head, and a line for the rest.
 struct Top<'a, R> {
     about: &'a About,
     rows: &'a [R],
     n: usize,
-    rest: &'a dyn Fn(&[R]) -> String,
 }
 
-impl<R: fmt::Display> fmt::Display for Top<'_, R> {
+impl<R: Row> fmt::Display for Top<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.about)?;
-        for row in self.rows.iter().take(self.n) {
-            write!(f, "\n{row}")?;
+        let (silent, telling): (Vec<&R>, Vec<&R>) = self.rows.iter().partition(|r| r.says_nothing());
+        let (shown, hidden) = telling.split_at(self.n.min(telling.len()));
+        for row in shown {
+            f.write_str("\n")?;
+            row.fmt(f)?;
         }
-        if let Some(hidden) = self.rows.get(self.n..).filter(|h| !h.is_empty()) {
-            write!(f, "\n{}", (self.rest)(hidden))?;
+        let noun = |n| self.about.by.noun(n);
+        if !hidden.is_empty() {
+            let n = hidden.len();
+            let more = if shown.is_empty() { "" } else { "more " };
+            write!(f, "\nand {n} {more}{}: {}", noun(n), R::sum(hidden))?;
         }
-        Ok(())
+        if !silent.is_empty() {
+            write!(f, "\n{} {} unchanged: {}", silent.len(), noun(silent.len()), R::sum(&silent))?;
+        }
+        match help(shown.iter().map(|r| r.key())) {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
     }
 }
 
-fn hidden(rows: &[Statistic]) -> String {
-    let (size, count) = rows.iter().fold((0, 0), |(s, c), r| (s + r.size, c + r.count));
-    format!("and {} more: size={}, count={count}", rows.len(), format_size(size as i64, false))
-}
-
-fn hidden_diff(rows: &[StatisticDiff]) -> String {
-    let (size, count) = rows.iter().fold((0i64, 0i64), |(s, c), r| (s + r.size_diff, c + r.count_diff));
-    format!("and {} more: ({}), ({count:+})", rows.len(), format_size(size, true))
+/// What to add to Cargo.toml where most rows have no line.
+fn help<'a>(keys: impl Iterator<Item = &'a Key>) -> Option<&'static str> {
+    let (mut rows, mut lineless, mut nameless) = (0, 0, 0);
+    for key in keys {
+        rows += 1;
+        let (file, function) = match key {
+            Key::Traceback(t) => (t.lead().file.is_some(), t.lead().function.is_some()),
+            Key::Function(_, file) => (file.is_some(), true),
+            Key::Place(place) => (false, !place.contains("+0x")),
+            Key::Line(..) | Key::File(_) => (true, true),
+        };
+        lineless += usize::from(!file);
+        nameless += usize::from(!file && !function);
+    }
+    if nameless * 2 > rows {
+        Some("function names need symbols: no `strip = true` under [profile.release] in Cargo.toml")
+    } else if lineless * 2 > rows {
+        Some("line numbers need `debug = \"line-tables-only\"` under [profile.release] in Cargo.toml")
+    } else {
+        None
+    }
 }
 
 impl Statistics {
     /// The first `n` rows, headed by the totals.
     pub fn top(&self, n: usize) -> impl fmt::Display + '_ {
-        Top { about: &self.about, rows: &self.rows, n, rest: &hidden }
+        Top { about: &self.about, rows: &self.rows, n }
     }
 }
 
 impl fmt::Display for Statistics {
-    /// The totals and the first ten rows.
+    /// The totals and the first ten rows; with `{:#}` whole stacks show their plumbing too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.top(TOP).fmt(f)
     }
 }
 
 impl StatisticsDiff {
-    /// The first `n` rows, headed by the totals.
+    /// The first `n` rows that changed, headed by the totals.
     pub fn top(&self, n: usize) -> impl fmt::Display + '_ {
-        Top { about: &self.about, rows: &self.rows, n, rest: &hidden_diff }
+        Top { about: &self.about, rows: &self.rows, n }
     }
 }
 
 impl fmt::Display for StatisticsDiff {
-    /// The totals and the first ten rows.
+    /// The totals and the first ten rows that changed; what didn't is summed in the last line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.top(TOP).fmt(f)
     }
@@ -189,52 +265,143 @@ impl fmt::Display for Snapshot {
 #[cfg(test)]
 mod tests {
     use super::super::group::{statistics, tests::trace};
-    use super::super::{Snapshot, compare};
+    use super::super::{Trace, compare};
     use super::*;
+    use crate::trace::Depth;
+    use crate::trace::frame::Traceback;
+    use crate::trace::frame::tests::frame;
+
+    fn about(by: GroupBy) -> About {
+        let nothing = Snapshot { records: [].into(), limit: 5, dropped: Dropped::default(), ours: 0 };
+        About::of(&nothing, None, by)
+    }
+
+    fn list(traces: impl IntoIterator<Item = Trace>, by: GroupBy) -> Statistics {
+        Statistics { rows: statistics(traces.into_iter(), by), about: about(by) }
+    }
 
     #[test]
     fn sizes_read_as_in_python() {
         for (bytes, text) in [
             (0, "0 B"),
+            (99, "99 B"),
             (100, "100 B"),
+            (1023, "1023 B"),
             (10_239, "10239 B"),
             (10_240, "10.0 KiB"),
+            (102_297, "99.9 KiB"),
+            (102_400, "100 KiB"),
             (1_258_291, "1229 KiB"),
             (12_582_912, "12.0 MiB"),
+            (1 << 40, "1024 GiB"),
+            (20 << 40, "20.0 TiB"),
+            (20_000 << 40, "20000 TiB"),
             (-20_480, "-20.0 KiB"),
         ] {
             assert_eq!(format_size(bytes, false), text);
         }
         assert_eq!(format_size(20_480, true), "+20.0 KiB");
+        assert_eq!(format_size(0, true), "+0 B");
+        assert_eq!(format_size(-5000, true), "-5000 B");
     }
 
     #[test]
     fn rows_have_the_shape_that_tracemalloc_users_know() {
         let new = statistics([trace(40_960, 4, &[("src/cache.rs", 41)])].into_iter(), GroupBy::Line);
         assert_eq!(new[0].to_string(), "src/cache.rs:41: size=40.0 KiB, count=4, average=10.0 KiB");
-        let rows = compare::differences(new, Vec::new());
+        let rows = compare::differences(new.clone(), Vec::new());
         assert_eq!(
             rows[0].to_string(),
             "src/cache.rs:41: size=40.0 KiB (+40.0 KiB), count=4 (+4), average=10.0 KiB"
+        );
+        let gone = compare::differences(Vec::new(), new);
+        assert_eq!(gone[0].to_string(), "src/cache.rs:41: size=0 B (-40.0 KiB), count=0 (-4)");
+    }
+
+    #[test]
+    fn a_whole_stack_stands_below_its_row_with_what_was_cut() {
+        let frames = vec![frame("app::grow", "src/app.rs", 4), frame("app::main", "src/app.rs", 12)];
+        let traceback = Traceback::new(frames, 2, Depth::Exactly(9));
+        let rows = statistics([Trace { size: 8, count: 1, traceback }].into_iter(), GroupBy::Traceback);
+        assert_eq!(
+            rows[0].to_string(),
+            "src/app.rs:4: size=8 B, count=1, average=8 B\n    app::grow  src/app.rs:4\n    \
+             app::main  src/app.rs:12\n    (2 of 9 frames kept)"
         );
     }
 
     #[test]
     fn hidden_rows_are_summed_in_the_last_line() {
-        let traces = (0..12).map(|i| trace(100 + i, 1, &[("a.rs", i as u32 + 1)]));
-        let list = Statistics { rows: statistics(traces, GroupBy::Line), about: About::default() };
+        let list = list((0..12).map(|i| trace(100 + i, 1, &[("a.rs", i as u32 + 1)])), GroupBy::Line);
         let text = list.to_string();
-        assert_eq!(text.lines().count(), 12);
-        assert!(text.ends_with("and 2 more: size=201 B, count=2"), "{text}");
+        assert_eq!(text.lines().count(), 12, "the head, ten rows, and the rest: {text}");
+        assert!(text.ends_with("\nand 2 more lines: size=201 B, count=2"), "{text}");
+        assert!(list.top(11).to_string().ends_with("\nand 1 more line: size=100 B, count=1"));
+        assert_eq!(list.top(12).to_string().lines().count(), 13, "nothing is hidden");
     }
 
     #[test]
-    fn the_head_tells_what_was_left_out() {
-        let dropped = Dropped { captures: 3, ..Dropped::default() };
-        let s = Snapshot { records: Vec::new().into(), limit: 5, dropped, ours: 0 };
+    fn unchanged_rows_of_a_comparison_are_summed_and_not_shown() {
+        let by = GroupBy::File;
+        let old = statistics([trace(30, 3, &[("same.rs", 1)]), trace(5, 1, &[("b.rs", 1)])].into_iter(), by);
+        let new = statistics(
+            [trace(30, 3, &[("same.rs", 1)]), trace(9, 2, &[("b.rs", 1)]), trace(2, 1, &[("c.rs", 1)])]
+                .into_iter(),
+            by,
+        );
+        let diff = StatisticsDiff { rows: compare::differences(new, old), about: about(by) };
+        let text = diff.top(1).to_string();
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "b.rs: size=9 B (+4 B), count=2 (+1), average=4 B",
+                "and 1 more file: size=2 B (+2 B), count=1 (+1)",
+                "1 file unchanged: size=30 B (+0 B), count=3 (+0)"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_line_tables_help_tells_what_to_write() {
+        let mut lineless = frame("app::grow", "", 0);
+        lineless.file = None;
+        let t =
+            |frame| Trace { size: 8, count: 1, traceback: Traceback::new(vec![frame], 1, Depth::Exactly(1)) };
+        for by in [GroupBy::Line, GroupBy::File, GroupBy::Function, GroupBy::Traceback] {
+            let text = list([t(lineless.clone())], by).to_string();
+            assert!(
+                text.ends_with("`debug = \"line-tables-only\"` under [profile.release] in Cargo.toml"),
+                "{text}"
+            );
+        }
+        (lineless.function, lineless.offset) = (None, 0x1f0);
+        let text = list([t(lineless)], GroupBy::Line).to_string();
+        assert!(text.contains("help: function names need symbols"), "{text}");
+        assert!(!list([trace(8, 1, &[("a.rs", 1)])], GroupBy::Line).to_string().contains("help"));
+    }
+
+    #[test]
+    fn the_head_tells_the_totals_and_what_was_left_out() {
+        let dropped = Dropped { captures: 1, ..Dropped::default() };
+        let s = Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20 };
         assert_eq!(
             s.to_string(),
-            "0 B in 0 live blocks, 0 traces of 5 frames; left out: 3 blocks without a stack (too little stack left)"
+            "0 B in 0 live blocks, 0 traces of 1 frame, Birthmark's own memory 2048 KiB; left out: 1 block without a \
+             trace (too little stack left to walk it)"
         );
+        let change = s.compare_to(&s, GroupBy::Line).to_string();
+        assert!(change.starts_with("0 B in 0 live blocks (+0 B, +0), 0 traces"), "{change}");
+    }
+
+    #[test]
+    fn a_snapshot_can_be_cloned_and_sent_and_its_errors_are_errors() {
+        fn plain<T: Clone + Send + Sync + fmt::Debug + 'static>() {}
+        fn error<T: std::error::Error + Send + Sync + 'static>() {}
+        plain::<Snapshot>();
+        plain::<Statistics>();
+        plain::<StatisticsDiff>();
+        plain::<Traceback>();
+        error::<super::super::NotTracing>();
     }
 }

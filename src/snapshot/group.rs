@@ -32,16 +32,27 @@ impl GroupBy {
     /// By its file.
     #[doc(alias = "filename")]
     pub const File: Self = Self { kind: Kind::File, cumulative: false };
-    /// By its function.
+    /// By its function (and its file, since with `line-tables-only` an inlined function is `new` in every file).
     pub const Function: Self = Self { kind: Kind::Function, cumulative: false };
     /// By the whole stack.
     pub const Traceback: Self = Self { kind: Kind::Traceback, cumulative: false };
 
-    /// Counts a trace at every frame of its stack, once for each key, not at the most recent alone. Whole stacks are grouped as
-    /// they are.
+    /// Counts a trace at every frame of its stack, not at the leading one alone; once for each key, so a recursive function
+    /// isn't counted twice as in Python. Frames of dependencies count, plumbing doesn't. Whole stacks are grouped as they are.
     pub const fn cumulative(mut self) -> Self {
         self.cumulative = true;
         self
+    }
+
+    /// `line`, and in the plural `lines`.
+    pub(crate) fn noun(self, n: usize) -> String {
+        let noun = match self.kind {
+            Kind::Line => "line",
+            Kind::File => "file",
+            Kind::Function => "function",
+            Kind::Traceback => "stack",
+        };
+        format!("{noun}{}", if n == 1 { "" } else { "s" })
     }
 }
 
@@ -53,11 +64,11 @@ pub enum Key {
     Line(Arc<str>, u32),
     /// A file.
     File(Arc<str>),
-    /// A function.
-    Function(Arc<str>),
+    /// A function, and its file where that is known.
+    Function(Arc<str>, Option<Arc<str>>),
     /// A whole stack.
     Traceback(Traceback),
-    /// A function without a known line: the place in its program or library.
+    /// Where line tables are missing: the function, or module and offset; by file the module alone.
     Place(Arc<str>),
 }
 
@@ -66,11 +77,12 @@ impl fmt::Display for Key {
         match self {
             Self::Line(file, line) => write!(f, "{}:{line}", shown(file)),
             Self::File(file) => f.write_str(&shown(file)),
-            Self::Function(function) => f.write_str(function),
-            Self::Traceback(traceback) => match traceback.frames().next() {
-                Some(frame) => f.write_str(&frame.place()),
-                None => f.write_str("(no frames)"),
-            },
+            // A bare name says little.
+            Self::Function(function, Some(file)) if !function.contains("::") => {
+                write!(f, "{function} ({})", shown(file))
+            }
+            Self::Function(function, _) => f.write_str(function),
+            Self::Traceback(traceback) => f.write_str(&traceback.lead().place()),
             Self::Place(place) => f.write_str(place),
         }
     }
@@ -85,6 +97,13 @@ pub struct Statistic {
     pub size: u64,
     /// Blocks.
     pub count: u64,
+}
+
+impl Statistic {
+    /// Bytes in a block, on average; 0 where there is none.
+    pub fn average(&self) -> u64 {
+        self.size.checked_div(self.count).unwrap_or(0)
+    }
 }
 
 /// The rows of [`Snapshot::statistics`](super::Snapshot::statistics), largest first.
@@ -128,7 +147,8 @@ fn key(frame: &Frame, by: GroupBy) -> Key {
     match (by.kind, &frame.file, &frame.function) {
         (Kind::Line, Some(file), _) => Key::Line(file.clone(), frame.line),
         (Kind::File, Some(file), _) => Key::File(file.clone()),
-        (Kind::Function, _, Some(function)) => Key::Function(function.clone()),
+        (Kind::Function, file, Some(function)) => Key::Function(function.clone(), file.clone()),
+        (Kind::File, None, _) => Key::Place(frame.module.clone()),
         _ => place(frame),
     }
 }
@@ -145,15 +165,15 @@ pub(crate) fn statistics(traces: impl Iterator<Item = Trace>, by: GroupBy) -> Ve
             count(Key::Traceback(trace.traceback.clone()));
         } else if by.cumulative {
             let mut seen: Vec<Key> = Vec::new();
-            for frame in trace.traceback.frames() {
+            for frame in trace.traceback.that_count() {
                 let key = key(frame, by);
                 if !seen.contains(&key) {
                     seen.push(key.clone());
                     count(key);
                 }
             }
-        } else if let Some(frame) = trace.traceback.frames().next() {
-            count(key(frame, by));
+        } else {
+            count(key(trace.traceback.lead(), by));
         }
     }
     let mut rows: Vec<Statistic> =
@@ -165,78 +185,106 @@ pub(crate) fn statistics(traces: impl Iterator<Item = Trace>, by: GroupBy) -> Ve
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::trace::Depth;
-    use crate::trace::frame::Owner;
+    use crate::trace::frame::tests::{frame, traceback};
 
-    pub(crate) fn frame(file: &str, line: u32, owner: Owner) -> Frame {
-        Frame {
-            function: Some(Arc::from(format!("{}::f", file.trim_end_matches(".rs")))),
-            file: Some(Arc::from(file)),
-            line,
-            module: Arc::from("app"),
-            offset: line as usize,
-            inlined: false,
-            owner,
-        }
-    }
-
+    /// `places`: files and lines, most recent first.
     pub(crate) fn trace(size: u64, count: u64, places: &[(&str, u32)]) -> Trace {
-        let frames: Vec<_> = places
+        let frames = places
             .iter()
-            .map(|(file, line)| {
-                frame(file, *line, if file.starts_with("std") { Owner::Plumbing } else { Owner::User })
-            })
-            .collect();
-        let n = frames.len() as u32;
-        Trace { size, count, traceback: Traceback::new(frames, n, Depth::Exactly(n)) }
+            .map(|(file, line)| frame(&format!("{}::f", file.trim_end_matches(".rs")), file, *line));
+        Trace { size, count, traceback: traceback(frames.collect()) }
     }
 
-    fn shown_rows(rows: &[Statistic]) -> Vec<(String, u64, u64)> {
+    pub(crate) const VEC: &str = "/rustc/1/library/alloc/src/vec/mod.rs";
+    pub(crate) const JSON: &str = "/x/registry/src/i/serde_json-1.0.1/src/de.rs";
+
+    fn rows(traces: &[Trace], by: GroupBy) -> Vec<(String, u64, u64)> {
+        let rows = statistics(traces.iter().cloned(), by);
         rows.iter().map(|r| (r.key.to_string(), r.size, r.count)).collect()
     }
 
     #[test]
-    fn blocks_count_at_the_most_recent_frame_that_is_not_plumbing() {
-        let traces = vec![
-            trace(10, 1, &[("std/vec.rs", 9), ("a.rs", 2), ("b.rs", 4)]),
+    fn blocks_count_at_the_users_most_recent_frame() {
+        let traces = [
+            trace(10, 1, &[(VEC, 9), ("a.rs", 2), ("b.rs", 4)]),
             trace(20, 2, &[("a.rs", 2), ("b.rs", 1)]),
-            trace(25, 5, &[("c.rs", 3)]),
+            trace(25, 5, &[(VEC, 9), (JSON, 7), ("c.rs", 3)]),
         ];
-        let rows = statistics(traces.clone().into_iter(), GroupBy::Line);
-        assert_eq!(shown_rows(&rows), [("a.rs:2".into(), 30, 3), ("c.rs:3".into(), 25, 5)]);
-        let rows = statistics(traces.into_iter(), GroupBy::File);
-        assert_eq!(shown_rows(&rows)[0], ("a.rs".into(), 30, 3));
+        assert_eq!(rows(&traces, GroupBy::Line), [("a.rs:2".into(), 30, 3), ("c.rs:3".into(), 25, 5)]);
+        assert_eq!(rows(&traces, GroupBy::File), [("a.rs".into(), 30, 3), ("c.rs".into(), 25, 5)]);
+        assert_eq!(rows(&traces, GroupBy::Function), [("a::f".into(), 30, 3), ("c::f".into(), 25, 5)]);
+    }
+
+    #[test]
+    fn whole_stacks_are_one_row_each_and_those_that_read_alike_are_one() {
+        let traces = [
+            trace(10, 1, &[("a.rs", 2), ("b.rs", 4)]),
+            trace(5, 1, &[(VEC, 9), ("a.rs", 2), ("b.rs", 4)]),
+            trace(20, 2, &[("a.rs", 2), ("b.rs", 1)]),
+        ];
+        assert_eq!(rows(&traces, GroupBy::Traceback), [("a.rs:2".into(), 20, 2), ("a.rs:2".into(), 15, 2)]);
     }
 
     #[test]
     fn cumulative_counts_each_frame_of_a_stack_once() {
-        let traces = vec![
+        let traces = [
             trace(10, 1, &[("a.rs", 2), ("b.rs", 4), ("a.rs", 2)]),
             trace(5, 1, &[("a.rs", 5), ("b.rs", 4)]),
         ];
-        let rows = statistics(traces.clone().into_iter(), GroupBy::Line.cumulative());
         assert_eq!(
-            shown_rows(&rows),
+            rows(&traces, GroupBy::Line.cumulative()),
             [("b.rs:4".into(), 15, 2), ("a.rs:2".into(), 10, 1), ("a.rs:5".into(), 5, 1)]
         );
-        let rows = statistics(traces.into_iter(), GroupBy::File.cumulative());
-        assert_eq!(shown_rows(&rows), [("b.rs".into(), 15, 2), ("a.rs".into(), 15, 2)]);
+        assert_eq!(
+            rows(&traces, GroupBy::File.cumulative()),
+            [("b.rs".into(), 15, 2), ("a.rs".into(), 15, 2)]
+        );
+    }
+
+    #[test]
+    fn cumulative_counts_dependencies_above_the_users_frame_and_no_plumbing() {
+        let traces = [trace(10, 1, &[(VEC, 9), (JSON, 7), ("a.rs", 2), (VEC, 3)])];
+        assert_eq!(
+            rows(&traces, GroupBy::Line.cumulative()),
+            [("a.rs:2".into(), 10, 1), ("serde_json-1.0.1/src/de.rs:7".into(), 10, 1)]
+        );
     }
 
     #[test]
     fn equal_sizes_are_ordered_by_count_then_by_key() {
         let traces =
-            vec![trace(10, 1, &[("a.rs", 1)]), trace(10, 2, &[("b.rs", 1)]), trace(10, 1, &[("c.rs", 1)])];
-        let rows = statistics(traces.into_iter(), GroupBy::File);
-        assert_eq!(
-            shown_rows(&rows).iter().map(|r| r.0.as_str()).collect::<Vec<_>>(),
-            ["b.rs", "c.rs", "a.rs"]
-        );
+            [trace(10, 1, &[("a.rs", 1)]), trace(10, 2, &[("b.rs", 1)]), trace(10, 1, &[("c.rs", 1)])];
+        let keys: Vec<_> = rows(&traces, GroupBy::File).into_iter().map(|r| r.0).collect();
+        assert_eq!(keys, ["b.rs", "c.rs", "a.rs"]);
     }
 
     #[test]
     fn a_stack_of_plumbing_alone_still_has_a_row() {
-        let rows = statistics([trace(7, 1, &[("std/rt.rs", 1)])].into_iter(), GroupBy::Line);
-        assert_eq!(shown_rows(&rows), [("std/rt.rs:1".into(), 7, 1)]);
+        assert_eq!(
+            rows(&[trace(7, 1, &[(VEC, 1)])], GroupBy::Line),
+            [("alloc/src/vec/mod.rs:1".into(), 7, 1)]
+        );
+        assert_eq!(rows(&[trace(7, 1, &[])], GroupBy::Line), [("<unknown>".into(), 7, 1)]);
+    }
+
+    #[test]
+    fn without_line_tables_a_row_is_a_function_and_without_symbols_module_and_offset() {
+        let mut lineless = frame("app::grow", "", 0);
+        lineless.file = None;
+        let mut stripped = lineless.clone();
+        (stripped.function, stripped.offset) = (None, 0x1f0);
+        let traces =
+            [lineless, stripped].map(|frame| Trace { size: 8, count: 1, traceback: traceback(vec![frame]) });
+        assert_eq!(rows(&traces, GroupBy::Line), [("app::grow".into(), 8, 1), ("app+0x1f0".into(), 8, 1)]);
+        assert_eq!(rows(&traces, GroupBy::File), [("app".into(), 16, 2)]);
+    }
+
+    #[test]
+    fn a_bare_function_name_is_told_with_its_file_and_apart_from_others() {
+        let t = |file, size| Trace { size, count: 1, traceback: traceback(vec![frame("new", file, 1)]) };
+        assert_eq!(
+            rows(&[t("a.rs", 1), t("b.rs", 2)], GroupBy::Function),
+            [("new (b.rs)".into(), 2, 1), ("new (a.rs)".into(), 1, 1)]
+        );
     }
 }

@@ -16,7 +16,8 @@ pub use group::{GroupBy, Key, Statistic, Statistics};
 pub(crate) use take::missing;
 pub use take::{NotTracing, snapshot, try_snapshot};
 
-use crate::trace::frame::Traceback;
+use crate::thread::Ours;
+use crate::trace::frame::{self, Traceback};
 use crate::trace::{RawStack, resolve};
 
 /// What was left out of a snapshot because something ran out, since the process began.
@@ -51,13 +52,23 @@ pub(crate) struct Record {
 
 /// What was alive at one moment, by the stack that made it.
 ///
-/// Taking one stops no other thread: blocks that come or go meanwhile may be in it or not.
+/// Taking one stops no other thread: blocks that come or go meanwhile may be in it or not. It is plain data: it can be kept,
+/// cloned (cheap) and sent to another thread. Names are looked up when somebody asks for them; where a library was unloaded
+/// before that, its frames have none.
 ///
-/// ```no_run
+/// What snapshots and their statistics take themselves is Birthmark's own memory and in no snapshot.
+///
+/// ```
+/// #[global_allocator]
+/// static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new().tracemalloc(5);
+///
 /// use birthmark::GroupBy;
+///
 /// let before = birthmark::snapshot();
 /// let kept: Vec<String> = (0..1000).map(|i| i.to_string()).collect();
-/// println!("{}", birthmark::snapshot().compare_to(&before, GroupBy::Line));
+/// let changes = birthmark::snapshot().compare_to(&before, GroupBy::Line);
+/// println!("{changes}"); // the ten lines that changed most
+/// assert!(changes[0].size_diff > 1000 && changes[0].count_diff > 1000);
 /// # drop(kept);
 /// ```
 #[derive(Clone, Debug)]
@@ -105,7 +116,7 @@ impl Snapshot {
         self.ours
     }
 
-    /// The live blocks, one item for each stack that made some. Names are looked up as the iterator goes.
+    /// The live blocks, one item for each stack that made some, in no order. Names are looked up as the iterator goes.
     pub fn traces(&self) -> impl Iterator<Item = Trace> + '_ {
         self.records.iter().map(|r| Trace {
             size: r.size,
@@ -115,25 +126,56 @@ impl Snapshot {
     }
 
     /// Sizes and counts by line, file, function or whole stack, largest first.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new().tracemalloc(5);
+    /// use birthmark::{GroupBy, snapshot};
+    ///
+    /// let kept = vec![0u8; 1 << 20];
+    /// let statistics = snapshot().statistics(GroupBy::Line);
+    /// println!("{}", statistics.top(3));
+    /// for row in &statistics {
+    ///     assert!(row.average() <= row.size);
+    /// }
+    /// assert!(statistics[0].size >= 1 << 20);
+    /// # drop(kept);
+    /// ```
     pub fn statistics(&self, by: GroupBy) -> Statistics {
-        Statistics { rows: group::statistics(self.traces(), by), about: display::About::of(self) }
+        let _ours = Ours::enter();
+        Statistics { rows: group::statistics(self.traces(), by), about: display::About::of(self, None, by) }
     }
 
-    /// What changed since `old`, most first.
+    /// What changed since `old`, most first. Unchanged rows are in it too.
     pub fn compare_to(&self, old: &Snapshot, by: GroupBy) -> StatisticsDiff {
+        let _ours = Ours::enter();
         let (new_rows, old_rows) =
             (group::statistics(self.traces(), by), group::statistics(old.traces(), by));
-        StatisticsDiff { rows: compare::differences(new_rows, old_rows), about: display::About::of(self) }
+        let about = display::About::of(self, Some(old), by);
+        StatisticsDiff { rows: compare::differences(new_rows, old_rows), about }
     }
 
     /// Only the traces that the filters let through: at least one of the inclusive ones (where there are any), and none of
-    /// the exclusive ones.
+    /// the exclusive ones. This snapshot stays as it is.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new().tracemalloc(5);
+    /// use birthmark::{Filter, snapshot};
+    ///
+    /// let all = snapshot();
+    /// let without = all.filter_traces(&[Filter::exclude("*")]);
+    /// assert_eq!((without.size(), without.count()), (0, 0));
+    /// assert!(all.filter_traces(&[]).count() == all.count());
+    /// ```
     pub fn filter_traces<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> Snapshot {
+        let _ours = Ours::enter();
         let filters: Vec<&Filter> = filters.into_iter().collect();
+        let here = frame::here();
         let records = self
             .records
             .iter()
-            .filter(|r| filter::admits(&filters, &resolve::traceback(&r.raw)))
+            .filter(|r| filter::admits(&filters, &resolve::traceback(&r.raw), here.as_deref()))
             .cloned()
             .collect();
         Snapshot { records, ..self.clone() }

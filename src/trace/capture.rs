@@ -126,17 +126,42 @@ fn learn(slot: &Slot, control: Control, start: Start, high: usize, look: Option<
     id
 }
 
+/// The present stack, from the caller outward, for ordinary code: no lock, so nobody waits while another thread finds names.
+pub(crate) fn here() -> Vec<usize> {
+    let mut out = vec![0; 256];
+    // SAFETY: the pair and its length are those of a live buffer; the function only hands on the registers.
+    let n = unsafe { here_from(out.as_mut_ptr(), out.len()) };
+    out.truncate(n);
+    out
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn here_from(out: *mut usize, len: usize) -> usize {
+    core::arch::naked_asm!("mov rdx, rsp", "mov rcx, rbp", "jmp {}", sym here_with)
+}
+
+unsafe extern "C" fn here_with(out: *mut usize, len: usize, sp: usize, fp: usize) -> usize {
+    // SAFETY: `here` lends a live buffer of this length.
+    let out = unsafe { core::slice::from_raw_parts_mut(out, len) };
+    addresses(Start { sp, fp }, out).0
+}
+
 /// The stack at `start` for a report, traced or not: how many addresses were written to `out`, and how many are the user's.
 #[cold]
 #[inline(never)]
 pub(crate) fn addresses(start: Start, out: &mut [usize]) -> (usize, u32) {
+    let slot = crate::thread::slot(crate::sys::line::line());
+    if room(slot, start, slot.owns(start.sp)) { addresses_from(start, out) } else { (0, 0) }
+}
+
+/// As [`addresses`], on a stack that has room for the walk: not the one that is walked.
+#[cold]
+#[inline(never)]
+pub(crate) fn addresses_from(start: Start, out: &mut [usize]) -> (usize, u32) {
     const FRAMES: u32 = 16;
     let slot = crate::thread::slot(crate::sys::line::line());
     let high =
         if slot.owns(start.sp) { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
-    if !room(slot, start, high != 0) {
-        return (0, 0);
-    }
     let Some(mut scratch) = walk::lend() else { return (0, 0) };
     let mut walk = Walk::new(&mut scratch, start, high);
     walk.run(FRAMES);

@@ -75,3 +75,11 @@ pub(crate) fn addresses(_start: Start, out: &mut [usize]) -> (usize, u32) {
     }
     (n, n as u32)
 }
+
+/// The present stack, for ordinary code.
+pub(crate) fn here() -> Vec<usize> {
+    let mut out = vec![0; 256];
+    let (n, _) = addresses(Start, &mut out);
+    out.truncate(n);
+    out
+}

@@ -114,6 +114,9 @@ fn same(id: u32, frames: &[usize]) -> bool {
     differ == 0
 }
 
+/// In each stack's header: one without a frame of the user's would else read as given back.
+const STORED: u64 = 1 << 49;
+
 /// How the frames end that are kept: for a new stack only, since it takes a longer walk.
 pub(crate) struct Tail {
     pub user_frames: u16,
@@ -178,8 +181,7 @@ fn store(control: Control, frames: &[usize], tail: &mut dyn FnMut(u32) -> Tail) 
     };
     // SAFETY: `reserve` gave these words to us alone.
     unsafe {
-        // Never 0, also where no frame is the user's: 0 is what was given back.
-        header.write(u64::from(user_frames) | u64::from(depth) << 16 | more << 48 | 1 << 49);
+        header.write(u64::from(user_frames) | u64::from(depth) << 16 | more << 48 | STORED);
         header.add(1).cast::<usize>().copy_from_nonoverlapping(frames.as_ptr(), frames.len());
     }
     let id = match generation::take(control) {

@@ -14,6 +14,7 @@ pub(crate) mod memo;
 #[cfg(native)]
 pub(crate) mod modules;
 pub(crate) mod names;
+pub(crate) mod owner;
 pub(crate) mod resolve;
 #[cfg(native)]
 pub(crate) mod rules;

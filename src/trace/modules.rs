@@ -135,6 +135,13 @@ fn list(mut wanted: Wanted<'_>) {
     unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut wanted).cast()) };
 }
 
+/// For tests, which may run side by side.
+#[cfg(test)]
+pub(crate) fn list_once() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(list_at_start);
+}
+
 /// What tells one later module from another at the same place.
 struct Later {
     /// 0 free, 1 being written, 2 ready.

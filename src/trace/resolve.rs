@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::frame::{Frame, Owner, Traceback};
+use super::frame::{Frame, NO_MODULE, Owner, Traceback};
 use super::id::Depth;
-use super::names::{self, Class, PLUMBING};
+use super::names::{self, Class};
+use super::owner;
 use crate::thread::Ours;
 
 /// A stored stack as plain data.
@@ -34,9 +35,17 @@ pub(crate) fn traceback(raw: &RawStack) -> Traceback {
     let _ours = Ours::enter();
     let mut frames = Vec::new();
     for address in raw.addresses.iter() {
-        frames.extend(logical(*address).iter().cloned());
+        let physical = logical(*address);
+        frames.extend(physical.iter().cloned());
+        // A stack that was walked to its end holds the thread's start too, which is no part of the story.
+        if physical
+            .last()
+            .and_then(Frame::function)
+            .is_some_and(|f| f.ends_with("__rust_begin_short_backtrace"))
+        {
+            break;
+        }
     }
-    // The shims above the caller and the allocator itself are no part of the story.
     Traceback::new(frames, raw.user_frames, raw.depth)
 }
 
@@ -56,21 +65,21 @@ pub(crate) fn logical(kept: usize) -> Arc<[Frame]> {
 pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
     let address = super::capture::address(kept);
     let pc = address.wrapping_sub(1);
-    let (module, start) = module_of(pc);
-    let (mut symbol, mut whose) = (None, None);
-    if let Some(name) = physical_name(pc) {
-        whose = Some(names::classify(&name));
-        symbol = Some(Arc::<str>::from(format!("{:#}", backtrace::SymbolName::new(&name))));
-    }
-    let offset = address.wrapping_sub(start);
+    let there = still_there(kept);
+    let module = if there { module_of(pc) } else { Loaded::nowhere() };
+    let offset = address.wrapping_sub(module.start);
+    let symbol = if there { physical_name(pc) } else { None };
+    let class = symbol.as_deref().map(names::classify);
     let mut frames: Vec<Frame> = Vec::new();
-    if still_there(kept) {
+    if there {
         let mut add = |s: &backtrace::Symbol| {
             let function = s.name().map(|n| Arc::<str>::from(format!("{n:#}")));
-            let file = s.filename().and_then(|f| f.to_str()).map(Arc::<str>::from);
-            let owner = owner(file.as_deref(), s.name().map(|n| n.as_bytes().to_vec()).as_deref());
+            let file = s.filename().and_then(|f| f.to_str()).map(|f| Arc::<str>::from(owner::normal(f)));
+            let class = s.name().map(|n| names::classify(n.as_bytes()));
+            let owner = whose(file.as_deref(), class, &module);
             let line = s.lineno().unwrap_or(0);
-            frames.push(Frame { function, file, line, module: module.clone(), offset, inlined: true, owner });
+            let module = module.name.clone();
+            frames.push(Frame { function, file, line, module, offset, inlined: true, owner });
         };
         if alone {
             // SAFETY: the only thread of its process, so nobody else is in the crate's cache.
@@ -80,30 +89,83 @@ pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
         }
     }
     if frames.is_empty() {
-        let owner = whose.map_or(Owner::User, |c| of_class(c));
+        let module = module.name.clone();
+        let owner = Owner::User;
         frames.push(Frame { function: None, file: None, line: 0, module, offset, inlined: true, owner });
     }
     if let Some(last) = frames.last_mut() {
         last.inlined = false;
-        // The physical function by its symbol: with line tables alone its DWARF name is bare.
-        if symbol.is_some() {
-            last.function = symbol;
+        // The physical function by its symbol: with line tables alone its DWARF name is bare, and an entry of line 0 names
+        // core's file for a user's function.
+        if let Some(symbol) = &symbol {
+            last.function = Some(Arc::from(format!("{:#}", backtrace::SymbolName::new(symbol))));
         }
-        if let Some(class @ (Class::Ours | Class::Entry)) = whose {
-            last.owner = of_class(class);
-        } else if last.file.is_none()
-            && let Some(class) = whose
-        {
-            last.owner = of_class(class);
+        let class = class.or_else(|| last.function.is_none().then_some(Class::Unknown));
+        if let Some(class) = class {
+            last.owner = match class {
+                Class::Ours | Class::Entry => Owner::Plumbing,
+                Class::User if last.line == 0 => match whose(last.file.as_deref(), Some(class), &module) {
+                    Owner::Plumbing => Owner::User,
+                    owner => owner,
+                },
+                _ if last.line == 0 => whose(None, Some(class), &module),
+                class => whose(last.file.as_deref(), Some(class), &module),
+            };
+        }
+        let from_c = module.system || (module.main && last.file.is_none());
+        if from_c && last.function.as_deref().is_some_and(is_start) {
+            last.owner = Owner::Plumbing;
         }
     }
     frames
 }
 
-fn of_class(class: Class) -> Owner {
-    match class {
-        Class::User | Class::Foreign | Class::Unknown => Owner::User,
-        Class::Plumbing | Class::Entry | Class::Ours => Owner::Plumbing,
+/// Whose code: told by the file's path, else by the function's symbol.
+fn whose(file: Option<&str>, class: Option<Class>, module: &Loaded) -> Owner {
+    let library = || Owner::Dependency(module.name.clone());
+    match (file.map(owner::origin), class) {
+        // By name first: an inlined `__rust_alloc` has the user's line that installs the allocator.
+        (_, Some(Class::Entry | Class::Ours)) => Owner::Plumbing,
+        // C's, perhaps with a distribution's debug information.
+        (_, None | Some(Class::Foreign | Class::Unknown)) if module.system => library(),
+        (Some(origin), _) => origin.owner,
+        (None, Some(Class::Plumbing)) => Owner::Plumbing,
+        (None, Some(Class::Foreign | Class::Unknown)) if !module.main && &*module.name != NO_MODULE => {
+            library()
+        }
+        (None, _) => Owner::User,
+    }
+}
+
+/// What of C begins a program or a thread.
+fn is_start(function: &str) -> bool {
+    let first = ["main", "_start", "__libc_start_main", "__libc_start_call_main", "__libc_start_main_impl"];
+    let thread = ["start_thread", "thread_start", "clone", "__clone", "clone3", "__clone3"];
+    first.contains(&function) || thread.contains(&function)
+}
+
+/// The loaded file that holds an address.
+struct Loaded {
+    name: Arc<str>,
+    /// What to subtract from an address to get its offset.
+    start: usize,
+    /// The program itself.
+    main: bool,
+    /// One of the system's libraries.
+    system: bool,
+}
+
+impl Loaded {
+    fn nowhere() -> Self {
+        Self { name: NO_MODULE.into(), start: 0, main: false, system: false }
+    }
+    fn new(path: &str, start: usize) -> Self {
+        let program = std::env::current_exe().ok().and_then(|p| p.into_os_string().into_string().ok());
+        let program = program.as_deref().unwrap_or(NO_MODULE);
+        let main = path.is_empty() || path == program;
+        let path = if main { program } else { path };
+        let system = !main && (path.starts_with("/lib") || path.starts_with("/usr/lib"));
+        Self { name: path.rsplit('/').next().unwrap_or(path).into(), start, main, system }
     }
 }
 
@@ -132,109 +194,112 @@ fn physical_name(_pc: usize) -> Option<Vec<u8>> {
     None
 }
 
-/// The module's file name and load address.
 #[cfg(native)]
-fn module_of(pc: usize) -> (Arc<str>, usize) {
-    let Some(m) = super::modules::find(pc) else { return (Arc::from("?"), 0) };
-    let name = if m.name.is_null() {
-        String::new()
-    } else {
-        // SAFETY: the loader's C string; the module is loaded, since an address of it was found just now. (One that is
-        // unloaded in this very moment by another thread is beyond us: the loader gives no way to hold it.)
-        unsafe { core::ffi::CStr::from_ptr(m.name) }.to_string_lossy().into_owned()
-    };
-    let name = if name.is_empty() {
-        std::env::current_exe().map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
-    } else {
-        name
-    };
-    (Arc::from(name.rsplit('/').next().unwrap_or("?")), m.bias)
+fn module_of(pc: usize) -> Loaded {
+    let Some(m) = super::modules::find(pc) else { return Loaded::nowhere() };
+    if m.name.is_null() {
+        return Loaded::new("", m.bias);
+    }
+    // SAFETY: the loader's C string; the module is loaded, since an address of it was found just now. (One that is
+    // unloaded in this very moment by another thread is beyond us: the loader gives no way to hold it.)
+    Loaded::new(&unsafe { core::ffi::CStr::from_ptr(m.name) }.to_string_lossy(), m.bias)
 }
-#[cfg(not(native))]
-fn module_of(_pc: usize) -> (Arc<str>, usize) {
-    (Arc::from("program"), 0)
+#[cfg(all(not(native), unix))]
+fn module_of(pc: usize) -> Loaded {
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: a valid place for the answer; all zeroes is a valid one.
+    let (found, info) = unsafe { (libc::dladdr(pc as *const _, info.as_mut_ptr()), info.assume_init()) };
+    if found == 0 || info.dli_fname.is_null() {
+        return Loaded::nowhere();
+    }
+    // SAFETY: the loader's C string, as above.
+    let path = unsafe { core::ffi::CStr::from_ptr(info.dli_fname) }.to_string_lossy();
+    // The loader may know the program by the path that it was started with.
+    let path = std::fs::canonicalize(&*path).map_or(path.into_owned(), |p| p.to_string_lossy().into_owned());
+    Loaded::new(&path, info.dli_fbase as usize)
 }
-
-/// Whose code: told by the file's path, else by the root of the function's name.
-fn owner(file: Option<&str>, name: Option<&[u8]>) -> Owner {
-    if let Some(file) = file {
-        return owner_of_file(file);
-    }
-    let Some(name) = name else { return Owner::User };
-    of_class(names::classify(name))
-}
-
-pub(crate) fn owner_of_file(file: &str) -> Owner {
-    const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
-    if file.starts_with(OWN)
-        || file.starts_with("/rustc/")
-        || file.starts_with("/rust/deps/")
-        || file.contains("/rustlib/src/rust/library/")
-    {
-        return Owner::Plumbing;
-    }
-    if let Some((_, rest)) = file.split_once("/registry/src/") {
-        let package = rest.split('/').nth(1).unwrap_or(rest);
-        return package_owner(package);
-    }
-    if let Some((_, rest)) = file.split_once("/git/checkouts/") {
-        let package = rest.split('/').next().unwrap_or(rest);
-        return package_owner(package);
-    }
-    Owner::User
-}
-
-fn package_owner(package: &str) -> Owner {
-    // `tokio-1.54.1`: the name ends before the last part that begins with a digit.
-    let name = match package.rfind('-') {
-        Some(at) if package[at + 1..].starts_with(|c: char| c.is_ascii_digit()) => &package[..at],
-        _ => package,
-    };
-    if PLUMBING.contains(&name) || name == "birthmark" || name == "backtrace" {
-        Owner::Plumbing
-    } else {
-        Owner::Dependency(Arc::from(package))
-    }
+#[cfg(not(any(native, unix)))]
+fn module_of(_pc: usize) -> Loaded {
+    Loaded::new("", 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The names of the frames of this thread's stack, from the caller on.
+    #[inline(never)]
+    fn stack() -> Vec<Vec<Frame>> {
+        #[cfg(native)]
+        crate::trace::modules::list_once();
+        let mut frames = Vec::new();
+        backtrace::trace(|f| {
+            frames.push(look_up(f.ip() as usize, false));
+            true
+        });
+        let here = frames
+            .iter()
+            .position(|f| f.iter().any(|f| f.function().is_some_and(|n| n.ends_with("::stack"))));
+        frames.split_off(here.expect("this function is on its own stack") + 1)
+    }
+
     #[test]
-    fn a_file_is_told_by_its_path() {
-        for (file, owner) in [
-            ("/home/me/app/src/main.rs", Owner::User),
-            ("/rustc/59807616e/library/alloc/src/vec/mod.rs", Owner::Plumbing),
-            (
-                "/home/me/.cargo/registry/src/index-1/serde_json-1.0.1/src/de.rs",
-                Owner::Dependency("serde_json-1.0.1".into()),
-            ),
-            ("/home/me/.cargo/registry/src/index-1/tokio-1.54.1/src/lib.rs", Owner::Plumbing),
-            (
-                "/home/me/.cargo/registry/src/index-1/tokio-util-0.7.1/src/lib.rs",
-                Owner::Dependency("tokio-util-0.7.1".into()),
-            ),
-            ("/rust/deps/hashbrown-0.16.1/src/raw/mod.rs", Owner::Plumbing),
-            (concat!(env!("CARGO_MANIFEST_DIR"), "/src/alloc.rs"), Owner::Plumbing),
-            (concat!(env!("CARGO_MANIFEST_DIR"), "/examples/service.rs"), Owner::User),
-        ] {
-            assert_eq!(owner_of_file(file), owner, "{file}");
+    fn an_address_is_named_with_its_function_file_and_line() {
+        let line = line!() + 1;
+        let stack = stack();
+        let frame = stack[0].last().unwrap();
+        assert!(frame.function().unwrap().ends_with("an_address_is_named_with_its_function_file_and_line"));
+        assert!(frame.file().unwrap().ends_with("src/trace/resolve.rs"), "{frame:?}");
+        assert_eq!(frame.line(), line);
+        assert!(frame.offset() > 0 && !frame.module().is_empty() && !frame.is_inlined(), "{frame:?}");
+    }
+
+    #[inline(always)]
+    fn inlined_into_its_caller() -> Vec<Vec<Frame>> {
+        stack()
+    }
+
+    #[test]
+    fn an_inlined_function_is_a_frame_of_its_own_before_the_one_that_holds_it() {
+        let line = line!() + 1;
+        let stack = inlined_into_its_caller();
+        let [inner, outer] = &stack[0][..] else { panic!("two logical frames: {:?}", stack[0]) };
+        assert!(inner.is_inlined() && !outer.is_inlined());
+        assert!(inner.function().unwrap().contains("inlined_into_its_caller"), "{inner:?}");
+        assert!(outer.function().unwrap().ends_with("before_the_one_that_holds_it"), "{outer:?}");
+        assert_eq!(outer.line(), line, "the call's line");
+        assert_eq!(inner.offset(), outer.offset());
+    }
+
+    #[test]
+    fn frames_of_std_and_of_the_test_runner_are_plumbing() {
+        let stack = stack();
+        let all = stack.iter().flatten();
+        let std: Vec<_> = all.filter(|f| f.function().is_some_and(|n| n.starts_with("std::"))).collect();
+        assert!(!std.is_empty());
+        for frame in std {
+            assert_eq!(frame.owner, Owner::Plumbing, "{frame:?}");
         }
     }
 
     #[test]
-    fn an_address_is_named_with_its_file_and_line() {
-        let mut ip = 0;
-        let line = line!() + 1;
-        backtrace::trace(|f| {
-            ip = f.ip() as usize;
-            f.symbol_address() as usize != an_address_is_named_with_its_file_and_line as *const () as usize
-        });
-        let frames = look_up(ip, false);
+    fn a_frame_in_the_c_library_is_that_librarys() {
+        #[cfg(native)]
+        crate::trace::modules::list_once();
+        let frames = look_up(libc::qsort as *const () as usize + 1, false);
         let frame = frames.last().unwrap();
-        assert!(frame.function().unwrap().contains("an_address_is_named"), "{frame:?}");
-        assert!(frame.file().unwrap().ends_with("src/trace/resolve.rs"));
-        assert!(frame.line() >= line, "{frame:?}");
+        assert!(matches!(frame.owner(), Owner::Dependency(name) if name.starts_with("libc")), "{frame:?}");
+    }
+
+    #[test]
+    fn an_address_outside_all_modules_still_has_a_place() {
+        let [frame] = &look_up(4096, false)[..] else { panic!("one frame") };
+        assert_eq!((frame.function(), frame.place()), (None, "?+0x1000".to_owned()));
+    }
+
+    #[test]
+    fn the_same_address_is_named_once() {
+        let address = look_up as *const () as usize + 1;
+        assert!(Arc::ptr_eq(&logical(address), &logical(address)));
     }
 }

@@ -1,0 +1,121 @@
+//! A stack for a fatal report: the thread that is at fault may have little of its own left (a signal handler's 8 KiB).
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr;
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+
+use crate::sys;
+
+/// Enough for every frame of the report's in a build without optimisation; touched as used.
+const BYTES: usize = 128 << 10;
+
+#[repr(C, align(64))]
+struct Stack(UnsafeCell<[u8; BYTES]>);
+
+// SAFETY: used only by the thread that turned LENT on, and only as its stack.
+unsafe impl Sync for Stack {}
+
+static STACK: Stack = Stack(UnsafeCell::new([0; BYTES]));
+static LENT: AtomicBool = AtomicBool::new(false);
+
+/// Runs `f` on a stack of our own: the process's, or mapped pages where another thread is on that. Where there are none,
+/// or on processors for which the switch isn't written, on the present one.
+pub(super) fn run(f: &mut dyn FnMut()) {
+    if !LENT.swap(true, Acquire) {
+        // SAFETY: the swap lent the static to this thread alone, until it is given back below.
+        unsafe { run_on(STACK.0.get().cast(), f) };
+        LENT.store(false, Release);
+        return;
+    }
+    match sys::map(BYTES) {
+        // SAFETY: fresh pages of our own, used by nobody else, and given back when nothing runs on them.
+        Some(pages) => unsafe {
+            run_on(pages.as_ptr(), f);
+            sys::unmap(pages, BYTES);
+        },
+        None => f(),
+    }
+}
+
+extern "C" fn call(f: *mut c_void) {
+    // SAFETY: `run_on` passes a pointer to the reference that it holds, and waits for us.
+    let f = unsafe { &mut *f.cast::<&mut dyn FnMut()>() };
+    f();
+}
+
+/// # Safety
+/// The `BYTES` bytes from `stack` on, 16-aligned, are used by nobody else during the call.
+unsafe fn run_on(stack: *mut u8, mut f: &mut dyn FnMut()) {
+    let argument: *mut c_void = ptr::from_mut(&mut f).cast();
+    // SAFETY: one past the last byte of the stack.
+    let top = unsafe { stack.add(BYTES) };
+    // SAFETY: the present stack pointer is kept in a register that `call` must preserve and put back after it, so this
+    // function's own frame is untouched; `call` gets a 16-aligned stack that is the caller's loan, takes one pointer by the
+    // C calling convention, whose clobbers are declared, and doesn't unwind (`extern "C"` ends the process instead).
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        core::arch::asm!(
+            "mov r12, rsp",
+            "mov rsp, {top}",
+            "call {call}",
+            "mov rsp, r12",
+            top = in(reg) top,
+            call = in(reg) call as extern "C" fn(*mut c_void),
+            in("rdi") argument,
+            out("r12") _,
+            clobber_abi("C"),
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!(
+            "mov x20, sp",
+            "mov sp, {top}",
+            "blr {call}",
+            "mov sp, x20",
+            top = in(reg) top,
+            call = in(reg) call as extern "C" fn(*mut c_void),
+            in("x0") argument,
+            out("x20") _,
+            clobber_abi("C"),
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        let _ = top;
+        call(argument);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An address in the present frame.
+    #[inline(never)]
+    fn here() -> usize {
+        let local = 0u8;
+        core::hint::black_box(&raw const local) as usize
+    }
+
+    #[test]
+    fn a_function_runs_on_another_stack_and_comes_back() {
+        let (before, mut inside, mut sum) = (here(), [0, 0], 0u64);
+        run(&mut || {
+            inside[0] = here();
+            run(&mut || inside[1] = here());
+            sum = (0..1000).sum();
+        });
+        assert_eq!(sum, 499_500);
+        let far = |a: usize, b: usize| a.abs_diff(b) > 4096;
+        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+            assert!(far(before, inside[0]) && far(inside[0], inside[1]), "one inside the other has its own");
+        }
+        assert!(!far(before, here()));
+    }
+}

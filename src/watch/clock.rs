@@ -1,0 +1,103 @@
+//! A clock that a wrapped poll can afford: the processor's counter where it runs evenly, else the system's.
+//!
+//! Its rate is measured against the system's clock whenever a duration is asked for, over the time since [`begin`].
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+struct Base {
+    ticks: u64,
+    instant: Instant,
+}
+
+static BASE: OnceLock<Base> = OnceLock::new();
+/// Ticks under which a poll is surely quick: a little less than the limit. All ones before [`begin`].
+static QUICK: AtomicU64 = AtomicU64::new(u64::MAX);
+
+#[cfg(target_arch = "x86_64")]
+fn even() -> bool {
+    use std::arch::x86_64::__cpuid;
+    static EVEN: OnceLock<bool> = OnceLock::new();
+    *EVEN.get_or_init(|| __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0)
+}
+
+/// Now, in ticks since some moment.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn ticks() -> u64 {
+    if EVEN.load(Relaxed) == 1 {
+        // SAFETY: the instruction exists on every x86-64 and has no operands.
+        unsafe { std::arch::x86_64::_rdtsc() }
+    } else {
+        nanos()
+    }
+}
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(crate) fn ticks() -> u64 {
+    nanos()
+}
+
+/// 1 once the counter is known to run evenly.
+#[cfg(target_arch = "x86_64")]
+static EVEN: AtomicU64 = AtomicU64::new(0);
+
+fn nanos() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Starts measuring. Before the first poll that is timed.
+pub(crate) fn begin() {
+    BASE.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        EVEN.store(u64::from(even()), Relaxed);
+        Base { ticks: ticks(), instant: Instant::now() }
+    });
+    limit_changed(super::switch::limit());
+}
+
+/// The span of so many ticks.
+pub(crate) fn span(ticks_passed: u64) -> Duration {
+    let Some(base) = BASE.get() else { return Duration::ZERO };
+    let (ticks, clock) = (ticks().saturating_sub(base.ticks).max(1), base.instant.elapsed());
+    Duration::from_nanos((u128::from(ticks_passed) * clock.as_nanos() / u128::from(ticks)) as u64)
+}
+
+/// Whether a poll of so many ticks is surely under the limit: one load and a comparison.
+#[inline(always)]
+pub(crate) fn quick(ticks_passed: u64) -> bool {
+    ticks_passed < QUICK.load(Relaxed)
+}
+
+/// Works out [`quick`] for a limit. Again once the rate is known better.
+pub(crate) fn limit_changed(limit: Duration) {
+    let Some(base) = BASE.get() else { return };
+    let (ticks, clock) = (ticks().saturating_sub(base.ticks), base.instant.elapsed());
+    let quick = if clock < Duration::from_millis(5) {
+        // The rate isn't known yet: no counter is slower than this.
+        limit.as_nanos() / 100
+    } else {
+        limit.as_nanos() * u128::from(ticks) / clock.as_nanos() * 98 / 100
+    };
+    QUICK.store(u64::try_from(quick).unwrap_or(u64::MAX), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_agrees_with_the_systems_clock() {
+        begin();
+        let (t, i) = (ticks(), Instant::now());
+        std::thread::sleep(Duration::from_millis(30));
+        let span = span(ticks() - t);
+        let real = i.elapsed();
+        assert!(
+            span > Duration::from_millis(25) && span < real + Duration::from_millis(20),
+            "{span:?} {real:?}"
+        );
+    }
+}

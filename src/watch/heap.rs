@@ -1,0 +1,143 @@
+//! All that the runtime side asks of the heap side and of names: one small file, so that the two sides join here.
+
+use std::time::Duration;
+
+use crate::thread::Ours;
+#[cfg(feature = "tokio")]
+use crate::trace::frame::Owner;
+use crate::trace::frame::Traceback;
+use crate::trace::{Depth, RawStack, resolve};
+use crate::{mode, table, thread, trace};
+
+/// Blocks that this thread makes while the mark lives are our own.
+pub(crate) fn ours() -> Ours {
+    Ours::enter()
+}
+
+/// Addresses of the stored stack of the live block that holds `address`.
+pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
+    let block = table::block_at(address)?;
+    let id = block.trace?.0.get();
+    if !trace::generation::control().holds(id) {
+        return None;
+    }
+    let mut stack = vec![0; trace::intern::length(id)];
+    trace::intern::copy(id, &mut stack)?;
+    Some(stack)
+}
+
+/// The present stack's return addresses, most recent first. Ordinary code only.
+pub(crate) fn stack_here() -> Vec<usize> {
+    trace::capture::here()
+}
+
+/// "thread main", "thread tokio-rt-worker, task 17".
+pub(crate) fn this_thread() -> String {
+    let thread = std::thread::current();
+    let name = match thread.name() {
+        Some(name) => format!("thread {name}"),
+        None => format!("thread {}", thread_id()),
+    };
+    #[cfg(feature = "tokio")]
+    if let Some(id) = ::tokio::task::try_id() {
+        return format!("{name}, task {id}");
+    }
+    name
+}
+
+#[cfg(native)]
+pub(crate) fn thread_id() -> i32 {
+    crate::sys::thread_id()
+}
+#[cfg(not(native))]
+pub(crate) fn thread_id() -> i32 {
+    0
+}
+
+/// Counts what each thread allocates, which also gives each of them a slot, while `on`.
+pub(crate) fn count_threads(on: bool) {
+    if on {
+        mode::set(mode::COUNT);
+    } else {
+        mode::clear(mode::COUNT);
+    }
+}
+
+/// What the variables say of the runtime side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) struct Settings {
+    /// `BIRTHMARK_ASYNC_DEBUG`, or what dev mode makes of it; nothing where neither speaks.
+    pub debug: Option<bool>,
+    /// How long a poll may take.
+    pub slow: Duration,
+    /// `coop=off`: tokio's budget isn't touched.
+    pub coop_off: bool,
+}
+
+pub(crate) fn settings() -> Settings {
+    let watch = crate::config::read(&crate::config::Defaults::NONE).watch;
+    Settings { debug: watch.asked.or(watch.on.then_some(true)), slow: watch.slow, coop_off: !watch.coop }
+}
+
+/// Makes sure that the calling thread has a slot of its own where it can, also with no allocator of ours installed.
+#[cfg(feature = "tokio")]
+pub(crate) fn register_thread() -> &'static thread::Slot {
+    static NOT_INSTALLED: std::sync::Once = std::sync::Once::new();
+    if mode::mode() & mode::READY == 0 {
+        NOT_INSTALLED.call_once(|| {
+            #[cfg(native)]
+            crate::sys::look_up_names();
+            thread::make_key();
+        });
+    }
+    thread::slot(crate::sys::line::line())
+}
+
+#[cfg(feature = "tokio")]
+pub(crate) use thread::{ThreadInfo, each as threads, hold};
+
+/// Visits each live block that is aligned to `align` or more: its first address.
+#[cfg(feature = "tokio")]
+pub(crate) fn aligned_blocks(align: usize, visit: &mut dyn FnMut(usize)) {
+    table::live_blocks(&mut |block| {
+        if block.align >= align {
+            visit(block.start);
+        }
+    });
+}
+
+/// Copies from memory that may not be mapped; false where it isn't.
+#[cfg(all(feature = "tokio", native))]
+pub(crate) fn read_unsure(address: usize, bytes: &mut [u8]) -> bool {
+    crate::sys::read_unsure(address, bytes)
+}
+#[cfg(all(feature = "tokio", not(native)))]
+pub(crate) fn read_unsure(_address: usize, _bytes: &mut [u8]) -> bool {
+    false
+}
+
+/// Names for return addresses. Ordinary code, on a thread of ours.
+pub(crate) fn traceback(stack: &[usize]) -> Traceback {
+    let n = stack.len() as u32;
+    resolve::traceback(&RawStack { addresses: stack.into(), user_frames: n, depth: Depth::Exactly(n) })
+}
+
+/// One function of a stack, inlined ones too, innermost first: as much as a judgement needs.
+#[cfg(feature = "tokio")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub function: Option<String>,
+    /// Not the plumbing's.
+    pub user: bool,
+}
+
+/// The functions of a stack. Ordinary code, on a thread of ours.
+#[cfg(feature = "tokio")]
+pub(crate) fn names(stack: &[usize]) -> Vec<Named> {
+    traceback(stack)
+        .all_frames()
+        .iter()
+        .map(|f| Named { function: f.function().map(str::to_owned), user: *f.owner() != Owner::Plumbing })
+        .collect()
+}

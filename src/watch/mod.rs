@@ -1,0 +1,39 @@
+//! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
+//!
+//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
+//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `reporter` finds names and writes.
+
+#[cfg(feature = "heap")]
+mod guard;
+#[cfg(not(feature = "heap"))]
+#[path = "guard_off.rs"]
+mod guard;
+#[cfg(feature = "heap")]
+mod heap;
+#[cfg(feature = "heap")]
+mod reporter;
+#[cfg(feature = "heap")]
+mod switch;
+#[cfg(feature = "heap")]
+mod warning;
+
+#[cfg(feature = "tokio")]
+mod clock;
+#[cfg(feature = "tokio")]
+mod judge;
+#[cfg(feature = "tokio")]
+pub(crate) mod panics;
+#[cfg(feature = "tokio")]
+pub(crate) mod poll;
+#[cfg(feature = "tokio")]
+mod stuck;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+#[cfg(feature = "tokio")]
+mod wrapped;
+
+pub use guard::ResourceGuard;
+#[cfg(feature = "heap")]
+pub use switch::{set_debug, set_slow_callback_duration};
+#[cfg(feature = "tokio")]
+pub use wrapped::{WatchExt, Watched, watched};

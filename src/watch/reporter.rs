@@ -1,0 +1,266 @@
+//! The thread that finds names and writes reports, so that no worker waits for either.
+//!
+//! Made when there is something to say, from ordinary code; after a fork made again. At exit what is under way is finished,
+//! for at most two seconds. [`poke`] alone is called inside an allocation.
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{AcqRel, Acquire},
+};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::heap;
+use super::warning::{Kind, Row, Warning};
+use crate::config::Level;
+use crate::report::record::{Report, Stack};
+use crate::report::sink;
+use crate::trace::frame::Traceback;
+
+/// Something that may turn out to be a report once names are known.
+pub(crate) type Job = Box<dyn FnOnce() -> Option<Warning> + Send>;
+
+struct Reporter {
+    pid: u32,
+    queue: Mutex<VecDeque<Job>>,
+    /// Jobs that aren't done.
+    open: AtomicUsize,
+    bell: UnsafeCell<libc::sem_t>,
+    has_bell: bool,
+}
+
+// SAFETY: a semaphore is made to be used from several threads by its address, which never moves: a `Reporter` is leaked.
+unsafe impl Sync for Reporter {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Reporter {}
+
+static CURRENT: AtomicPtr<Reporter> = AtomicPtr::new(std::ptr::null_mut());
+
+/// A thread of ours: all signals blocked from its first instruction on, its blocks marked as our own.
+pub(crate) fn spawn_ours(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
+    let _ours = heap::ours();
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: valid buffers of the right type; the mask is put back below, and a new thread inherits it.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _ours = heap::ours();
+        body();
+    });
+    // SAFETY: `before` was filled by the call above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    thread.is_ok()
+}
+
+/// The reporter of this process, with its thread. Ordinary code.
+fn reporter() -> Option<&'static Reporter> {
+    let pid = std::process::id();
+    let seen = CURRENT.load(Acquire);
+    // SAFETY: a published reporter is leaked, so it lives for ever.
+    if let Some(r) = unsafe { seen.as_ref() }
+        && r.pid == pid
+    {
+        return Some(r);
+    }
+    let _ours = heap::ours();
+    let mut bell = MaybeUninit::<libc::sem_t>::zeroed();
+    // SAFETY: initialises a semaphore for this process in a valid buffer; it isn't waited on before it has its last place.
+    let has_bell = unsafe { libc::sem_init(bell.as_mut_ptr(), 0, 0) } == 0;
+    let fresh = Box::into_raw(Box::new(Reporter {
+        pid,
+        queue: Mutex::new(VecDeque::new()),
+        open: AtomicUsize::new(0),
+        // SAFETY: all zeroes or initialised above: either is a valid value of the plain struct.
+        bell: UnsafeCell::new(unsafe { bell.assume_init() }),
+        has_bell,
+    }));
+    if CURRENT.compare_exchange(seen, fresh, AcqRel, Acquire).is_err() {
+        // SAFETY: ours was never published.
+        drop(unsafe { Box::from_raw(fresh) });
+        return reporter();
+    }
+    // SAFETY: published, so never freed.
+    let r: &'static Reporter = unsafe { &*fresh };
+    if seen.is_null() {
+        extern "C" fn at_exit() {
+            flush(Duration::from_secs(2));
+        }
+        // SAFETY: the function lives as long as the program; a cdylib that holds us is pinned.
+        unsafe { libc::atexit(at_exit) };
+    }
+    if !spawn_ours("birthmark-say", move || r.run()) {
+        // No thread to be had: jobs are done by whoever brings them.
+        return None;
+    }
+    Some(r)
+}
+
+impl Reporter {
+    fn ring(&self) {
+        if self.has_bell {
+            // SAFETY: initialised, at its last place; `sem_post` may be called anywhere, in a signal handler too.
+            unsafe { libc::sem_post(self.bell.get()) };
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            if self.has_bell {
+                // SAFETY: as in `ring`.
+                unsafe { libc::sem_wait(self.bell.get()) };
+            } else {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            self.work();
+        }
+    }
+
+    fn work(&self) {
+        #[cfg(feature = "tokio")]
+        if super::panics::any_due() {
+            self.open.fetch_add(1, AcqRel); // `flush` waits for it
+            for warning in super::panics::take_due() {
+                write(&warning);
+            }
+            self.open.fetch_sub(1, AcqRel);
+        }
+        loop {
+            let job = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(job) = job else { return };
+            finish(job);
+            self.open.fetch_sub(1, AcqRel);
+        }
+    }
+}
+
+fn finish(job: Job) {
+    let _ours = heap::ours();
+    if let Some(warning) = job() {
+        write(&warning);
+    }
+}
+
+/// Hands a job to the reporter's thread. Ordinary code.
+pub(crate) fn later(job: Job) {
+    let _ours = heap::ours();
+    match reporter() {
+        Some(r) => {
+            r.open.fetch_add(1, AcqRel);
+            r.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+            r.ring();
+        }
+        None => finish(job),
+    }
+}
+
+/// Writes a warning soon. Ordinary code.
+pub(crate) fn tell(warning: Warning) {
+    later(Box::new(move || Some(warning)));
+}
+
+/// Makes sure that there is somebody to [`poke`]. Ordinary code.
+#[cfg(feature = "tokio")]
+pub(crate) fn stand_by() {
+    reporter();
+}
+
+/// Something is due that a hook found. Called inside an allocation: an atomic load and at most a system call.
+#[cfg(feature = "tokio")]
+pub(crate) fn poke() {
+    // SAFETY: a published reporter lives for ever.
+    if let Some(r) = unsafe { CURRENT.load(Acquire).as_ref() } {
+        crate::sys::keep_errno(|| r.ring());
+    }
+}
+
+/// Waits until everything under way is written, for at most `limit`.
+pub(crate) fn flush(limit: Duration) {
+    // SAFETY: a published reporter lives for ever.
+    let Some(r) = (unsafe { CURRENT.load(Acquire).as_ref() }) else { return };
+    if r.pid != std::process::id() {
+        return;
+    }
+    #[cfg(feature = "tokio")]
+    super::tokio::settle();
+    let end = Instant::now() + limit;
+    let open = || {
+        #[cfg(feature = "tokio")]
+        if super::panics::any_due() {
+            return true;
+        }
+        r.open.load(Acquire) != 0
+    };
+    while open() && Instant::now() < end {
+        r.ring();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Writes one report.
+fn write(warning: &Warning) {
+    sink::deliver(&report(warning, &heap::traceback));
+}
+
+/// The report that a warning makes once its stacks have names.
+fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
+    let level = if warning.kind == Kind::TaskError { Level::Error } else { Level::Warning };
+    let mut report = Report::new(warning.kind.name(), level, &*warning.sentence);
+    let mut help = Vec::new();
+    for Row { label, words, stack, note } in &warning.rows {
+        let words = words.clone().unwrap_or_default();
+        if *label == "help" {
+            help.push(words);
+        } else if stack.is_empty() {
+            report = report.row(label, words);
+        } else {
+            let behind = note.clone().unwrap_or_default();
+            report = report.stack(Stack { label, before: words, traceback: name(stack), behind });
+        }
+    }
+    for text in help {
+        report.help(text);
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::text::{self, Style};
+    use crate::trace::Depth;
+    use crate::trace::frame::{Frame, Owner};
+
+    #[test]
+    fn the_users_frames_lead_and_plumbing_is_folded() {
+        let frame = |function: &str, owner| Frame {
+            function: Some(function.into()),
+            file: Some("src/a.rs".into()),
+            line: 7,
+            module: "app".into(),
+            offset: 0,
+            inlined: false,
+            owner,
+        };
+        let frames = vec![frame("std::thread::sleep", Owner::Plumbing), frame("app::f", Owner::User)];
+        let name = move |_: &[usize]| Traceback::new(frames.clone(), 1, Depth::Exactly(1));
+        let w = Warning {
+            kind: Kind::SlowCallback,
+            sentence: "task 3 is stuck".into(),
+            rows: vec![
+                Row::words("help", "sleep less".into()),
+                Row::stack("stuck in", vec![1]).noted("thread w".into()),
+            ],
+        };
+        let report = report(&w, &name);
+        assert_eq!(
+            text::body(&report, Style::default()),
+            "  stuck in   app::f  src/a.rs:7  thread w\n  help       sleep less\n"
+        );
+    }
+}

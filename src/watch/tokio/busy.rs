@@ -1,0 +1,231 @@
+//! `worker-busy`: the fallback where polls can't be told apart, from tokio's own counters.
+//!
+//! A worker's busy counter moves when it parks and every 61 ticks; where it stands still while the worker isn't parked, the worker
+//! is in one long poll or in a few dozen that are long together. So it says no more than that, and never names a task
+//! that it doesn't know.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ::tokio::runtime::Handle;
+
+use super::super::heap::{self, ThreadInfo};
+use super::super::reporter;
+use super::super::stuck::Stuck;
+use super::super::warning::{Kind, Row, Warning};
+use super::context::{self, Holds};
+use super::proof::Seen;
+use super::{cpu, say, words_of_time};
+
+/// The attached runtimes.
+static RUNTIMES: Mutex<Vec<(u64, Handle)>> = Mutex::new(Vec::new());
+
+/// Keeps a runtime's counters in sight: a number to [`forget`] it by.
+pub(crate) fn remember(handle: &Handle) -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let _ours = heap::ours();
+    if let Ok(mut all) = RUNTIMES.try_lock() {
+        all.push((number, handle.clone()));
+    }
+    number
+}
+
+/// The runtime is about to be dropped.
+pub(crate) fn forget(number: u64) {
+    let gone = {
+        let mut all = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().position(|(n, _)| *n == number).map(|i| all.swap_remove(i))
+    };
+    drop(gone);
+}
+
+/// One worker as its counters tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Worker {
+    busy: Duration,
+    parks: u64,
+}
+
+#[derive(Debug)]
+struct Still {
+    key: (u64, usize),
+    worker: Worker,
+    for_long: Duration,
+    told: bool,
+}
+
+/// How long each worker's counters have stood still.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    all: Vec<Still>,
+    /// Threads that poll without a budget, or all where budgets tell nothing.
+    same: Vec<Same>,
+}
+
+/// Whether a worker that stood still for so long is busy: twice the limit, since several polls may lie within.
+fn is_busy(worker: Worker, for_long: Duration, limit: Duration) -> bool {
+    // An odd count: parked (or its core was taken along by `block_in_place`).
+    worker.parks % 2 == 0 && for_long > limit * 2
+}
+
+impl Busy {
+    /// A sample: `blind` where polls can't be told apart at all, else only tasks without a budget are looked at.
+    pub(crate) fn step(
+        &mut self,
+        _now: Instant,
+        credit: Duration,
+        limit: Duration,
+        blind: bool,
+        threads: &[(ThreadInfo, Option<Seen>)],
+        look: &mut dyn FnMut(i32) -> Option<Stuck>,
+    ) {
+        self.sample(credit);
+        self.threads(credit, threads, blind);
+        for still in &mut self.all {
+            if still.told || !is_busy(still.worker, still.for_long, limit) {
+                continue;
+            }
+            still.told = true; // one look for each standstill
+            // The thread: one that polls the same task for as long, and whose stack says that it holds a worker. (Counters stand
+            // still in a runtime that has ended, too.)
+            let candidates: Vec<Candidate> = self
+                .same
+                .iter()
+                .filter(|s| blind || s.id.is_some_and(|id| id != 0))
+                .filter(|s| s.id.is_none() || s.long + credit >= still.for_long)
+                .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
+                .collect();
+            if candidates.is_empty() {
+                continue; // a poll with a budget, which is told otherwise
+            }
+            let (worker, long) = (still.key.1, still.for_long);
+            reporter::later(Box::new(move || told(worker, long, limit, candidates, blind)));
+        }
+    }
+
+    fn sample(&mut self, credit: Duration) {
+        let Ok(runtimes) = RUNTIMES.try_lock() else { return };
+        self.all.retain(|s| runtimes.iter().any(|(n, _)| *n == s.key.0));
+        for (number, handle) in runtimes.iter() {
+            let metrics = handle.metrics();
+            for i in 0..metrics.num_workers() {
+                let worker = Worker {
+                    busy: metrics.worker_total_busy_duration(i),
+                    parks: metrics.worker_park_unpark_count(i),
+                };
+                match self.all.iter_mut().find(|s| s.key == (*number, i)) {
+                    Some(still) if still.worker == worker => still.for_long += credit,
+                    Some(still) => {
+                        *still = Still { key: still.key, worker, for_long: Duration::ZERO, told: false }
+                    }
+                    None => {
+                        self.all.push(Still {
+                            key: (*number, i),
+                            worker,
+                            for_long: Duration::ZERO,
+                            told: false,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
+        let before = std::mem::take(&mut self.same);
+        for (info, seen) in
+            threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
+        {
+            let id = seen.map(|s| s.id);
+            let long = before
+                .iter()
+                .find(|s| s.tid == info.tid && s.id == id)
+                .map_or(Duration::ZERO, |s| s.long + credit);
+            self.same.push(Same { tid: info.tid, id, long });
+        }
+    }
+}
+
+/// A thread that polls the same task, as far as samples tell.
+#[derive(Debug)]
+struct Same {
+    tid: i32,
+    /// Nothing where the words weren't found.
+    id: Option<u64>,
+    long: Duration,
+}
+
+/// A thread that may be the busy worker's.
+struct Candidate {
+    tid: i32,
+    id: u64,
+    stuck: Stuck,
+}
+
+/// The last judgement, with names: on the reporter's thread.
+fn told(
+    worker: usize,
+    long: Duration,
+    limit: Duration,
+    candidates: Vec<Candidate>,
+    blind: bool,
+) -> Option<Warning> {
+    let mut holding: Vec<Candidate> = candidates
+        .into_iter()
+        .filter(|c| {
+            let names = heap::names(&c.stuck.stack);
+            let (holds, inside) = context::holds(&names, c.stuck.complete);
+            // An idle worker polls nothing, whatever it waits in.
+            holds == Holds::Worker && context::polls_a_task(names.get(..inside).unwrap_or(&names))
+        })
+        .collect();
+    if holding.is_empty() {
+        return None;
+    }
+    let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
+    Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
+}
+
+fn words(
+    worker: usize,
+    long: Duration,
+    limit: Duration,
+    place: Option<(i32, u64, Vec<usize>)>,
+    blind: bool,
+) -> Warning {
+    let mut sentence = format!(
+        "worker {worker} hasn't come back to its queue for {}, limit {}: one slow poll, or a few that are slow together",
+        words_of_time(long),
+        words_of_time(limit)
+    );
+    let mut rows = Vec::new();
+    if let Some((tid, id, stack)) = place {
+        if id != 0 {
+            sentence.push_str(&format!("; it polls {}", say::who(id)));
+        }
+        rows.push(Row::stack("busy in", stack).noted(cpu::name(tid)));
+    }
+    let why = if blind {
+        "polls can't be told apart in this program; a future given to `birthmark::watched` is timed exactly"
+    } else {
+        "an `unconstrained` task can't be timed from outside; `.watched()` times it exactly"
+    };
+    rows.push(Row::words("help", why.into()));
+    Warning { kind: Kind::WorkerBusy, sentence, rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_parked_worker_is_never_busy() {
+        let worker = |parks| Worker { busy: MS * 5, parks };
+        assert!(is_busy(worker(4), MS * 201, MS * 100));
+        assert!(!is_busy(worker(5), MS * 900, MS * 100));
+        assert!(!is_busy(worker(4), MS * 200, MS * 100));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a stuck poll holds up, as the names of its stack tell. Pure.
+
+use super::super::heap::Named;
+
+/// Who waits for the poll to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// A worker of a multi-threaded runtime.
+    Worker,
+    /// The thread of a `block_on`: the root future, and the tasks of a current-thread runtime.
+    Root,
+    /// Nobody: a `block_on` inside `block_in_place` or a blocking job.
+    Nobody,
+    /// The stack can't tell.
+    Unknown,
+}
+
+/// What is held, and how many of the names lie inside the poll. `complete`: the stack reaches the thread's entry.
+pub(crate) fn holds(stack: &[Named], complete: bool) -> (Holds, usize) {
+    let mut root = None;
+    for (n, named) in stack.iter().enumerate() {
+        let Some(function) = named.function.as_deref() else { continue };
+        let Some(at) = function.find("tokio::") else { continue };
+        let function = function.get(at..).unwrap_or_default();
+        if function.contains("multi_thread::worker::Context")
+            || function.contains("multi_thread::worker::run")
+        {
+            return match root {
+                // A `block_on` on a worker outside of `block_in_place` panics, so there is none between.
+                None => (Holds::Worker, n),
+                Some(_) => (Holds::Nobody, n),
+            };
+        }
+        if function.contains("block_in_place") {
+            return (Holds::Nobody, n);
+        }
+        if function.contains("runtime::blocking::")
+            && (function.contains("::pool::") || function.contains("::task::"))
+        {
+            return (Holds::Nobody, n);
+        }
+        if function.contains("block_on") && root.is_none() {
+            root = Some(n);
+        }
+    }
+    match root {
+        Some(n) if complete => (Holds::Root, n),
+        _ => (Holds::Unknown, stack.len()),
+    }
+}
+
+/// Whether a task is being polled there: an idle worker waits in its driver instead.
+pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
+    inside.iter().any(|n| n.function.as_deref().is_some_and(|f| f.contains("tokio::runtime::task::")))
+}
+
+/// The user's function that the poll began with: what the future is called.
+pub(crate) fn future_name(inside: &[Named]) -> Option<&str> {
+    let name = inside.iter().rev().find(|n| n.user && n.function.is_some())?.function.as_deref()?;
+    Some(name.strip_suffix("::{{closure}}").unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(functions: &[&str]) -> Vec<Named> {
+        functions
+            .iter()
+            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
+            .collect()
+    }
+
+    #[test]
+    fn a_task_on_a_worker_holds_it_though_the_worker_is_itself_a_blocking_job() {
+        let s = stack(&[
+            "std::thread::sleep",
+            "app::busy",
+            "app::serve::{{closure}}",
+            "tokio::runtime::task::core::Core<T,S>::poll",
+            "tokio::runtime::scheduler::multi_thread::worker::Context::run_task",
+            "tokio::runtime::scheduler::multi_thread::worker::run",
+            "tokio::runtime::blocking::pool::Inner::run",
+        ]);
+        assert_eq!(holds(&s, true), (Holds::Worker, 4));
+        assert_eq!(future_name(&s[..4]), Some("app::serve"));
+        assert!(polls_a_task(&s[..4]));
+    }
+
+    #[test]
+    fn a_block_on_inside_block_in_place_or_a_blocking_job_holds_nobody() {
+        let inside = ["app::busy", "tokio::runtime::park::CachedParkThread::block_on"];
+        for around in [
+            vec![
+                "tokio::task::blocking::block_in_place",
+                "tokio::runtime::scheduler::multi_thread::worker::run",
+            ],
+            vec!["tokio::runtime::blocking::task::BlockingTask<T>::poll"],
+            vec!["tokio::runtime::blocking::pool::Inner::run"],
+        ] {
+            let s = stack(&inside.iter().chain(&around).copied().collect::<Vec<_>>());
+            assert_eq!(holds(&s, true).0, Holds::Nobody, "{around:?}");
+        }
+    }
+
+    #[test]
+    fn a_root_future_is_told_only_from_a_whole_stack() {
+        let s = stack(&["app::busy", "tokio::runtime::park::CachedParkThread::block_on", "app::main"]);
+        assert_eq!(holds(&s, true), (Holds::Root, 1));
+        assert_eq!(holds(&s, false).0, Holds::Unknown);
+        assert_eq!(holds(&stack(&["app::busy"]), true).0, Holds::Unknown);
+    }
+}

@@ -1,0 +1,246 @@
+//! The diagnostics for tokio: which task blocks its worker, whose panic nobody read, what a writer lost.
+//!
+//! Works on stable tokio from 1.45 on, without `tokio_unstable`. One line attaches a program that stays as it is:
+//!
+//! ```
+//! # let _ = ::tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! birthmark::tokio::attach(&::tokio::runtime::Handle::current());
+//! # });
+//! ```
+//!
+//! Attached, panics of tasks that nobody reads are told. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
+//! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
+//! dependencies as well, the root future, and tasks of a `LocalSet`.
+//!
+//! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
+//! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
+
+mod busy;
+mod cell;
+mod context;
+pub(crate) mod cpu;
+pub mod io;
+mod probe;
+mod proof;
+mod say;
+mod watchdog;
+pub(crate) mod words;
+
+pub(crate) use watchdog::settle;
+
+pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
+
+use std::future::Future;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Duration;
+
+use ::tokio::runtime::{Builder, Handle, RuntimeFlavor};
+use ::tokio::task::JoinHandle;
+
+use super::{heap, panics, reporter, switch, wrapped};
+
+/// A runtime was attached.
+static ATTACHED: AtomicBool = AtomicBool::new(false);
+/// A future was wrapped while async debug was on.
+static WRAPPED: AtomicBool = AtomicBool::new(false);
+
+/// Runs `future` to its end on a multi-threaded runtime with everything enabled, as `#[tokio::main]` does, with async debug
+/// on when `debug` is true: Python's `asyncio.run(main(), debug=True)`. The future is polled in place, so it needn't be `Send`.
+///
+/// `run(false, ..)` leaves async debug to `BIRTHMARK_ASYNC_DEBUG`, and `BIRTHMARK_ASYNC_DEBUG=0` wins over `run(true, ..)`.
+///
+/// ```
+/// let n = birthmark::tokio::run(true, async { 6 * 7 });
+/// assert_eq!(n, 42);
+/// ```
+///
+/// # Panics
+/// When the runtime can't be built, inside of another runtime, and when the future panics.
+#[track_caller]
+pub fn run<F: Future>(debug: bool, future: F) -> F::Output {
+    run_on(Builder::new_multi_thread().enable_all(), debug, future)
+}
+
+/// [`run`] on a runtime of your own making.
+///
+/// ```
+/// use ::tokio::runtime::Builder;
+///
+/// let n = birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), false, async { 6 * 7 });
+/// assert_eq!(n, 42);
+/// ```
+///
+/// # Panics
+/// As [`run`].
+#[track_caller]
+pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Output {
+    let _during = switch::During::asked(debug);
+    attach_builder(builder);
+    let runtime = match builder.build() {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("birthmark::tokio::run: the runtime can't be built: {error}"),
+    };
+    struct Attached(u64);
+    impl Drop for Attached {
+        fn drop(&mut self) {
+            busy::forget(self.0);
+        }
+    }
+    let attached = Attached(watch(runtime.handle()));
+    let output = runtime.block_on(future);
+    drop(attached);
+    drop(runtime);
+    reporter::flush(Duration::from_secs(2));
+    output
+}
+
+/// Attaches a running runtime: panics of its tasks that nobody reads are told, and slow callbacks while async debug is on.
+/// One line in a program that is otherwise left as it is.
+///
+/// ```
+/// use ::tokio::runtime::{Builder, Handle};
+///
+/// let runtime = Builder::new_current_thread().build().unwrap();
+/// runtime.block_on(async {
+///     birthmark::tokio::attach(&Handle::current());
+/// });
+/// ```
+pub fn attach(handle: &Handle) {
+    watch(handle);
+}
+
+/// [`attach`] for runtimes that this builder will make. No hook of the builder's is taken.
+///
+/// ```
+/// let mut builder = ::tokio::runtime::Builder::new_current_thread();
+/// birthmark::tokio::attach_builder(&mut builder);
+/// let runtime = builder.build().unwrap();
+/// ```
+pub fn attach_builder(_builder: &mut Builder) {
+    // Threads made while the allocator counts have a slot from their first block on, so nothing is needed of the builder.
+    ATTACHED.store(true, SeqCst);
+    panics::install();
+    if switch::on() {
+        start();
+    }
+}
+
+/// Attaches: a number by which the runtime's counters are let go.
+fn watch(handle: &Handle) -> u64 {
+    let number = busy::remember(handle);
+    ATTACHED.store(true, SeqCst);
+    panics::install();
+    if switch::on() {
+        start();
+    }
+    // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
+    // the idle ones take the others.
+    heap::register_thread();
+    if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
+        let _ours = heap::ours();
+        for _ in 0..handle.metrics().num_workers() * 2 {
+            handle.spawn(async {
+                heap::register_thread();
+                std::thread::sleep(Duration::from_micros(100));
+            });
+        }
+    }
+    number
+}
+
+/// Spawns a task whose polls are timed exactly while async debug is on: `tokio::spawn` of a [`crate::watched`] future.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let handle = birthmark::tokio::spawn(async { 6 * 7 });
+/// assert_eq!(handle.await.unwrap(), 42);
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a runtime, as `tokio::spawn`.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    ::tokio::spawn(wrapped::watched(future))
+}
+
+/// Async debug goes on.
+pub(crate) fn switched_on() {
+    if ATTACHED.load(SeqCst) || WRAPPED.load(SeqCst) {
+        start();
+    }
+}
+
+/// A future was wrapped while async debug is on.
+pub(crate) fn wrapped() {
+    if !WRAPPED.load(Relaxed) {
+        WRAPPED.store(true, SeqCst);
+        start();
+    }
+}
+
+fn start() {
+    let _ours = heap::ours();
+    probe::probe();
+    watchdog::ensure();
+}
+
+/// Measures tokio's words now, where they weren't yet. Ordinary code.
+pub(crate) fn measure() {
+    let _ours = heap::ours();
+    probe::probe();
+}
+
+/// The number of the next report that may be followed by another on the same poll.
+pub(crate) fn next_case() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// "112 ms", "1.2 s".
+pub(crate) fn words_of_time(time: Duration) -> String {
+    match time.as_millis() {
+        0 if !time.is_zero() => format!("{} us", time.as_micros()),
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+/// "512 B", "1.2 MiB".
+pub(crate) fn words_of_bytes(bytes: i64) -> String {
+    let mut n = bytes as f64;
+    for unit in ["KiB", "MiB", "GiB"] {
+        if n < 1024.0 && unit == "KiB" {
+            return format!("{bytes} B");
+        }
+        n /= 1024.0;
+        if n < 1024.0 || unit == "GiB" {
+            return format!("{n:.1} {unit}");
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_read_as_people_write_them() {
+        assert_eq!(words_of_time(Duration::from_millis(112)), "112 ms");
+        assert_eq!(words_of_time(Duration::from_millis(1240)), "1.2 s");
+        assert_eq!(words_of_time(Duration::from_micros(12)), "12 us");
+        assert_eq!(words_of_time(Duration::ZERO), "0 ms");
+        assert_eq!(words_of_bytes(512), "512 B");
+        assert_eq!(words_of_bytes(2048), "2.0 KiB");
+        assert_eq!(words_of_bytes(3 << 20), "3.0 MiB");
+        assert_eq!(words_of_bytes(5 << 30), "5.0 GiB");
+    }
+}

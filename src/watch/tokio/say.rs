@@ -1,0 +1,150 @@
+//! Slow callbacks in words: names are found and the last judgement made on the reporter's thread.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::super::heap::{self, Named};
+use super::super::reporter;
+use super::super::stuck::{Stuck, call_name};
+use super::super::warning::{Kind, Row, Warning};
+use super::context::{self, Holds};
+use super::{words_of_bytes, words_of_time};
+
+/// Everything known of a poll that is stuck.
+pub(crate) struct StuckPoll {
+    pub number: u64,
+    /// The task's id, 0: none.
+    pub id: u64,
+    /// Wrapped by us, and where.
+    pub wrapped: Option<Option<&'static Location<'static>>>,
+    pub took: Duration,
+    pub limit: Duration,
+    /// `took` counts from the poll's beginning.
+    pub exact: bool,
+    pub allocated: u64,
+    pub spawned: Option<Vec<usize>>,
+    pub thread: String,
+    pub stuck: Stuck,
+    /// Set once it is written.
+    pub written: Arc<AtomicBool>,
+}
+
+/// What a poll is called before names are known.
+pub(crate) fn who(id: u64) -> String {
+    if id == 0 { "the root future".into() } else { format!("task {id}") }
+}
+
+/// Tells of a stuck poll.
+pub(crate) fn stuck(poll: StuckPoll) {
+    reporter::later(Box::new(move || {
+        let names = heap::names(&poll.stuck.stack);
+        let (holds, inside) = context::holds(&names, poll.stuck.complete);
+        if poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown) {
+            return None;
+        }
+        poll.written.store(true, Relaxed);
+        Some(stuck_words(&poll, names.get(..inside).unwrap_or(&names)))
+    }));
+}
+
+fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
+    let mut who = match (poll.id, poll.wrapped) {
+        (0, Some(_)) => "a watched future".into(),
+        (id, _) => who(id),
+    };
+    if let Some(name) = context::future_name(inside) {
+        who.push_str(&format!(" `{name}`"));
+    }
+    let least = if poll.exact { "" } else { "at least " };
+    let sentence = format!(
+        "{who} has been in one poll for {least}{}, limit {}, and is still stuck (#{})",
+        words_of_time(poll.took),
+        words_of_time(poll.limit),
+        poll.number
+    );
+    let state = match poll.stuck.call {
+        Some(call) => format!("in {}", call_name(call)),
+        None => "computing".into(),
+    };
+    let mut rows = vec![
+        Row::stack("stuck in", poll.stuck.stack.clone()).noted(poll.thread.clone()),
+        Row::words(
+            "state",
+            format!("{state}; {} allocated meanwhile", words_of_bytes(poll.allocated as i64)),
+        ),
+    ];
+    if let Some(Some(made)) = poll.wrapped {
+        rows.push(Row::words("watched", format!("{}:{}", made.file(), made.line())));
+    }
+    let mut help = "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string();
+    match &poll.spawned {
+        Some(stack) => rows.push(Row::stack("spawned", stack.clone())),
+        None if poll.id != 0 => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
+        None => {}
+    }
+    rows.push(Row::words("help", help));
+    Warning { kind: Kind::SlowCallback, sentence, rows }
+}
+
+/// Tells that a poll that was told while stuck is over, or that its proof is.
+pub(crate) fn over(
+    number: u64,
+    who: String,
+    written: Arc<AtomicBool>,
+    exact: bool,
+    took: Duration,
+    limit: Duration,
+) {
+    reporter::later(Box::new(move || {
+        written.load(Relaxed).then(|| over_words(number, &who, exact, took, limit))
+    }));
+}
+
+fn over_words(number: u64, who: &str, exact: bool, took: Duration, limit: Duration) -> Warning {
+    let (took, limit) = (words_of_time(took), words_of_time(limit));
+    let sentence = if exact {
+        format!("the poll of {who} ended after at least {took}, limit {limit} (#{number})")
+    } else {
+        format!("the poll of {who} took at least {took}, limit {limit} (#{number})")
+    };
+    Warning { kind: Kind::SlowCallback, sentence, rows: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stuck_poll_is_told_with_its_number_its_limit_and_its_name() {
+        let poll = StuckPoll {
+            number: 2,
+            id: 17,
+            wrapped: None,
+            took: Duration::from_millis(112),
+            limit: Duration::from_millis(100),
+            exact: false,
+            allocated: 3 << 20,
+            spawned: None,
+            thread: "thread w".into(),
+            stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
+            written: Arc::default(),
+        };
+        let inside =
+            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
+        let w = stuck_words(&poll, &inside);
+        assert_eq!(
+            w.sentence,
+            "task 17 `app::serve` has been in one poll for at least 112 ms, limit 100 ms, and is still stuck (#2)"
+        );
+        assert_eq!(w.rows[1].words.as_deref(), Some("computing; 3.0 MiB allocated meanwhile"));
+    }
+
+    #[test]
+    fn ended_is_said_only_of_a_poll_that_ended() {
+        let ms = Duration::from_millis;
+        assert!(over_words(1, "task 3", true, ms(150), ms(100)).sentence.contains("ended after"));
+        assert!(!over_words(1, "task 3", false, ms(150), ms(100)).sentence.contains("ended"));
+    }
+}

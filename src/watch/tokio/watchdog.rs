@@ -1,0 +1,356 @@
+//! The thread that samples what every other thread polls, and tells of polls that don't end.
+//!
+//! Started from ordinary code when async debug is on and a runtime is attached or a future wrapped; ends when it is switched off.
+//! It blocks all signals, holds no lock over a fork (a child makes its own when next needed) and doesn't delay exit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use std::time::{Duration, Instant};
+
+use super::super::heap::{self, ThreadInfo};
+use super::super::judge::{PollFacts, SlowCallback};
+use super::super::poll::{Current, Published};
+use super::super::reporter::spawn_ours;
+use super::super::stuck::{Looker, Stuck};
+use super::super::{clock, switch};
+use super::proof::{Act, Seen, Track};
+use super::{cell, cpu, next_case, say, words};
+
+/// Polls that were told while stuck and aren't over yet.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until polls that were told are told as ended too, for a few samples at most: at exit.
+pub(crate) fn settle() {
+    let end = Instant::now() + step_of(switch::limit()) * 3;
+    while OPEN.load(Acquire) != 0
+        && switch::on()
+        && OF.load(Acquire) == std::process::id()
+        && Instant::now() < end
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The process that has a watchdog, else 0.
+static OF: AtomicU32 = AtomicU32::new(0);
+
+/// How long a thread may take to answer the signal.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// Makes sure that this process has a watchdog. Ordinary code.
+pub(crate) fn ensure() {
+    let pid = std::process::id();
+    let seen = OF.load(Acquire);
+    if seen == pid || OF.compare_exchange(seen, pid, AcqRel, Acquire).is_err() {
+        return;
+    }
+    clock::begin();
+    if !spawn_ours("birthmark-watch", run) {
+        OF.store(0, Release);
+    }
+}
+
+fn run() {
+    loop {
+        let mut watchdog = Watchdog::new();
+        while switch::on() {
+            watchdog.step();
+        }
+        watchdog.end();
+        OF.store(0, Release);
+        // Switched on again meanwhile, by somebody who still saw us?
+        if !switch::on() || OF.compare_exchange(0, std::process::id(), AcqRel, Acquire).is_err() {
+            return;
+        }
+    }
+}
+
+/// A tenth of the limit, not under 5 ms, so that a poll of 1.3 limits is always told.
+fn step_of(limit: Duration) -> Duration {
+    (limit / 10).max(Duration::from_millis(5))
+}
+
+/// What is kept of a thread between samples.
+#[derive(Default)]
+struct Watched {
+    track: Track,
+    /// At the raise.
+    waited: Duration,
+    ran: Duration,
+    allocated: u64,
+    /// How long it is known to have taken.
+    took: Duration,
+    /// The report of the present proof.
+    case: Option<Case>,
+    /// The wrapped poll that was told, by its beginning.
+    wrapped: u64,
+    here: bool,
+}
+
+struct Case {
+    number: u64,
+    /// Whether the report was written: names may have shown that nobody waits.
+    written: Arc<AtomicBool>,
+    who: String,
+}
+
+impl Case {
+    fn over(self, exact: bool, took: Duration, limit: Duration) {
+        say::over(self.number, self.who, self.written, exact, took, limit);
+        OPEN.fetch_sub(1, AcqRel);
+    }
+}
+
+struct Watchdog {
+    start: Instant,
+    last: Instant,
+    next: Instant,
+    own_tid: i32,
+    own_waited: Duration,
+    looker: Option<Looker>,
+    threads: HashMap<(u32, i32), Watched>,
+    coop_off: bool,
+    busy: super::busy::Busy,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        let now = Instant::now();
+        let own_tid = heap::thread_id();
+        Self {
+            start: now,
+            last: now,
+            next: now,
+            own_tid,
+            own_waited: cpu::waited(own_tid).unwrap_or_default(),
+            looker: None,
+            threads: HashMap::new(),
+            coop_off: heap::settings().coop_off,
+            busy: super::busy::Busy::default(),
+        }
+    }
+
+    /// Switched off: what is known of polls under way is told.
+    fn end(&mut self) {
+        for watched in self.threads.values_mut() {
+            if let Some(case) = watched.case.take() {
+                case.over(false, watched.took, switch::limit());
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let limit = switch::limit();
+        let step = step_of(limit);
+        self.next += step;
+        let now = Instant::now();
+        if self.next < now {
+            self.next = now + step;
+        }
+        std::thread::sleep(self.next - now);
+        let now = Instant::now();
+        clock::limit_changed(limit);
+        // Of the time since the last sample only one step is sure (the process may have been stopped, the machine suspended),
+        // and what this thread itself waited for a processor.
+        let own = cpu::waited(self.own_tid).unwrap_or_default();
+        let credit = (now - self.last).min(step + own.saturating_sub(self.own_waited));
+        let full = now - self.last;
+        self.own_waited = own;
+        self.last = now;
+        let mut infos = Vec::new();
+        heap::threads(&mut |info| infos.push(info));
+        for watched in self.threads.values_mut() {
+            watched.here = false;
+        }
+        let mut busy = Vec::new();
+        for info in infos {
+            if info.tid == self.own_tid {
+                continue;
+            }
+            busy.push((info, self.thread(info, now - self.start, credit, full, limit, step)));
+        }
+        self.threads.retain(|_, w| {
+            if !w.here
+                && let Some(case) = w.case.take()
+            {
+                case.over(true, w.took, limit); // the thread has ended, and the poll with it
+            }
+            w.here
+        });
+        let (id, budget) = words::found();
+        let looker = &mut self.looker;
+        self.busy.step(now, credit, limit, !(id && budget) || self.coop_off, &busy, &mut |tid| {
+            looker.get_or_insert_with(Looker::new).look(tid, ANSWER)
+        });
+    }
+
+    /// Samples one thread: what it polls.
+    fn thread(
+        &mut self,
+        info: ThreadInfo,
+        at: Duration,
+        credit: Duration,
+        full: Duration,
+        limit: Duration,
+        step: Duration,
+    ) -> Option<Seen> {
+        let watched = self.threads.entry((info.slot, info.tid)).or_default();
+        watched.here = true;
+        let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
+        let published = held.published();
+        let current = published.current();
+        let seen = words::read(&held);
+        // Where the thread ran all the while, the time is sure however late this sample came.
+        let credit = match watched.track.proof() {
+            Some(_) => {
+                let ran = cpu::ran(info.tid).unwrap_or_default();
+                let since = ran.saturating_sub(std::mem::replace(&mut watched.ran, ran));
+                credit.max(since.min(full))
+            }
+            None => credit,
+        };
+        let act = match seen {
+            Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
+            None => Act::Nothing,
+        };
+        if let (Act::Raise(to), Some(seen)) = (act, seen) {
+            if words::raise(&held, seen, to) {
+                watched.track.raised(at, seen.id, to);
+                watched.allocated = held.info.allocated;
+                drop(held);
+                watched.waited = cpu::waited(info.tid).unwrap_or_default();
+                watched.ran = cpu::ran(info.tid).unwrap_or_default();
+            } else {
+                watched.track.missed(at);
+            }
+            return Some(seen);
+        }
+        drop(held);
+        if let Act::Over { exact } = act
+            && let Some(case) = watched.case.take()
+        {
+            case.over(exact, watched.took, limit);
+        }
+        if act == Act::Judge {
+            let allocated = info.allocated.saturating_sub(watched.allocated);
+            judge_proof(watched, &mut self.looker, info, allocated, limit, step);
+        }
+        if let Some(current) = current {
+            judge_wrapped(
+                watched,
+                &mut self.looker,
+                info,
+                published,
+                current,
+                limit,
+                seen.map_or(0, |s| s.id),
+            );
+        }
+        seen
+    }
+}
+
+/// A poll that is proved to go on: tells once.
+fn judge_proof(
+    watched: &mut Watched,
+    looker: &mut Option<Looker>,
+    info: ThreadInfo,
+    allocated: u64,
+    limit: Duration,
+    step: Duration,
+) {
+    let Some(proof) = watched.track.proof().copied() else { return };
+    if proof.seen <= limit && watched.case.is_none() {
+        return;
+    }
+    let waited = cpu::waited(info.tid).unwrap_or_default().saturating_sub(watched.waited);
+    let facts = PollFacts { seen: proof.seen, waited, maybe_two: proof.fell, step };
+    let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
+    watched.took = verdict.took;
+    if watched.case.is_some() {
+        return;
+    }
+    let Some(stuck) = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER) else { return };
+    // Is it still the same poll whose stack that is?
+    let still = heap::hold(info.slot)
+        .filter(|h| h.info.tid == info.tid)
+        .and_then(|h| words::read(&h))
+        .is_some_and(|s| s.id == proof.id && s.budget.is_some_and(|b| b > super::proof::FULL));
+    if !still {
+        return;
+    }
+    watched.track.told();
+    let number = next_case();
+    let written = Arc::new(AtomicBool::new(false));
+    let who = say::who(proof.id);
+    OPEN.fetch_add(1, AcqRel);
+    watched.case = Some(Case { number, written: Arc::clone(&written), who });
+    say::stuck(say::StuckPoll {
+        number,
+        id: proof.id,
+        wrapped: None,
+        took: verdict.took,
+        limit,
+        exact: false,
+        allocated,
+        spawned: spawned(proof.id, &stuck, info.stack, 0),
+        thread: cpu::name(info.tid),
+        stuck,
+        written,
+    });
+}
+
+/// A poll that a wrapper publishes: its time is exact.
+fn judge_wrapped(
+    watched: &mut Watched,
+    looker: &mut Option<Looker>,
+    info: ThreadInfo,
+    published: &'static Published,
+    current: Current,
+    limit: Duration,
+    id: u64,
+) {
+    let delay = cpu::waited(info.tid).unwrap_or_default();
+    let waited = delay.saturating_sub(published.note_wait(delay));
+    if watched.wrapped == current.since || limit.is_zero() || clock::quick(current.ticks) {
+        return;
+    }
+    let facts =
+        PollFacts { seen: clock::span(current.ticks), waited, maybe_two: false, step: Duration::ZERO };
+    let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
+    let Some(stuck) = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER) else { return };
+    if !published.still(current.since) {
+        return; // it ended meanwhile and tells itself
+    }
+    let number = next_case();
+    published.note_case(number);
+    watched.wrapped = current.since;
+    say::stuck(say::StuckPoll {
+        number,
+        id,
+        wrapped: Some(current.made),
+        took: verdict.took,
+        limit,
+        exact: true,
+        allocated: info.allocated.saturating_sub(u64::try_from(current.allocated).unwrap_or(0)),
+        spawned: spawned(id, &stuck, info.stack, current.waker),
+        thread: cpu::name(info.tid),
+        stuck,
+        written: Arc::new(AtomicBool::new(false)),
+    });
+}
+
+/// The stack that spawned task `id`: its cell lies on the stack of its own poll, or among the recorded blocks.
+fn spawned(id: u64, stuck: &Stuck, stack: (usize, usize), waker: usize) -> Option<Vec<usize>> {
+    if waker != 0
+        && let Some(trace) = heap::trace_of(waker)
+    {
+        return Some(trace);
+    }
+    let cell = cell::on_stack(stuck.words.iter().copied(), stack, id).or_else(|| cell::among_blocks(id))?;
+    heap::trace_of(cell)
+}

@@ -1,0 +1,70 @@
+//! A future whose polls are timed exactly, on any executor.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::{poll, switch};
+
+/// A future whose polls are timed exactly while async debug is on, and whose allocations in each of them are counted. Made by
+/// [`watched`] and [`WatchExt::watched`].
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Watched<F> {
+    made: &'static Location<'static>,
+    future: F,
+}
+
+/// Watches the polls of `future`: one that takes longer than [`crate::set_slow_callback_duration`] says is told as a
+/// `slow-callback`, with its exact time and the bytes that it allocated. While async debug is off a poll costs one
+/// relaxed load more.
+///
+/// ```
+/// # async fn work() {}
+/// # async fn f() {
+/// birthmark::watched(work()).await;
+/// # }
+/// ```
+#[track_caller]
+pub fn watched<F: Future>(future: F) -> Watched<F> {
+    if switch::on() {
+        super::tokio::wrapped();
+    }
+    Watched { made: Location::caller(), future }
+}
+
+/// `.watched()` for every future.
+pub trait WatchExt: Future + Sized {
+    /// As [`watched`].
+    ///
+    /// ```
+    /// use birthmark::WatchExt as _;
+    /// # async fn work() {}
+    /// # async fn f() {
+    /// work().watched().await;
+    /// # }
+    /// ```
+    #[track_caller]
+    fn watched(self) -> Watched<Self> {
+        watched(self)
+    }
+}
+
+impl<F: Future> WatchExt for F {}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let made = self.made;
+        // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own.
+        let future = unsafe { self.map_unchecked_mut(|whole| &mut whole.future) };
+        if !switch::on() {
+            return future.poll(cx);
+        }
+        let _entered = poll::enter(made, cx.waker().data());
+        future.poll(cx)
+    }
+}

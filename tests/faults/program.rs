@@ -1,0 +1,327 @@
+//! The faults, committed in a child. Each is what a program at fault would do through the global allocator.
+
+// Each is wrong on purpose, or sets the stage for what is.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use std::alloc::{Layout, alloc, dealloc, realloc};
+use std::hint::black_box;
+
+const SIZE: usize = 24;
+
+/// The line with this mark in a comment.
+pub fn line_of(mark: &str) -> u32 {
+    let mark = format!("// mark: {mark}");
+    let lines = include_str!("program.rs").lines();
+    lines.zip(1..).find(|(line, _)| line.ends_with(&mark)).expect("the mark").1
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+#[inline(never)]
+fn make(size: usize, align: usize) -> *mut u8 {
+    let p = unsafe { alloc(layout(size, align)) }; // mark: made
+    black_box(p)
+}
+
+#[inline(never)]
+fn unmake(p: *mut u8, size: usize, align: usize) {
+    unsafe { dealloc(black_box(p), layout(size, align)) }; // mark: freed
+    black_box(());
+}
+
+/// Writes one byte.
+fn poke(p: *mut u8, at: isize) {
+    unsafe { p.offset(at).write_volatile(0x21) };
+}
+
+fn double() {
+    let p = make(SIZE, 8);
+    unmake(p, SIZE, 8);
+    unmake(p, SIZE, 8);
+}
+
+pub fn commit(fault: &str) {
+    let words: Vec<&str> = fault.split(' ').collect();
+    let number = |at: usize| words[at].parse::<usize>().unwrap();
+    match fault {
+        "none" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            std::thread::spawn(|| drop(vec![String::from("x"); 100])).join().unwrap();
+        }
+        "over" => {
+            let p = make(SIZE, 8);
+            poke(p, 24);
+            unmake(p, SIZE, 8);
+        }
+        "over realloc" => unsafe {
+            let p = make(SIZE, 8);
+            poke(p, 24);
+            black_box(realloc(p, layout(SIZE, 8), 100));
+        },
+        "over kept" => poke(make(SIZE, 8), 24),
+        "over far" => {
+            let p = make(SIZE, 8);
+            for at in 24..200 {
+                poke(p, at);
+            }
+            unmake(p, SIZE, 8);
+        }
+        "over 1000 times" => {
+            for _ in 0..1000 {
+                let p = make(SIZE, 8);
+                poke(p, 24);
+                unmake(p, SIZE, 8);
+            }
+        }
+        "under" => {
+            let p = make(SIZE, 8);
+            poke(p, -1);
+            unmake(p, SIZE, 8);
+        }
+        "both" => {
+            let p = make(SIZE, 8);
+            poke(p, -1);
+            poke(p, 24);
+            unmake(p, SIZE, 8);
+        }
+        "check" => check(),
+        "check off" => {
+            let told = birthmark::check_heap().unwrap_err();
+            assert!(matches!(told[..], [birthmark::HeapError::NotChecking]), "{told:?}");
+            assert!(told[0].to_string().contains("BIRTHMARK_MALLOC=debug"));
+        }
+        "write after free" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            unsafe { p.add(8).cast::<u64>().write_volatile(7) };
+            std::process::exit(0); // before this thread ends, and with it its quarantine
+        }
+        "write after free, then many" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            unsafe { p.add(8).cast::<u64>().write_volatile(7) };
+            for _ in 0..10_000 {
+                drop(black_box(vec![0u8; 100]));
+            }
+        }
+        "double" => double(),
+        "realloc after free" => unsafe {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            black_box(realloc(p, layout(SIZE, 8), 100));
+        },
+        "inside" => {
+            let p = make(SIZE, 8);
+            unmake(p.wrapping_add(8), SIZE - 8, 8);
+        }
+        "stack" => unmake((&raw mut *black_box(&mut [0u64; 8])).cast(), SIZE, 8),
+        "static" => {
+            static PLACE: u64 = 1;
+            unmake((&raw const PLACE).cast_mut().cast(), SIZE, 8);
+        }
+        "dangling" => unmake(std::ptr::dangling_mut::<u64>().cast(), SIZE, 8),
+        "uninitialised" => {
+            let slot = make(SIZE, 8).cast::<*mut u8>();
+            unmake(unsafe { slot.read_volatile() }, SIZE, 8);
+        }
+        "read from freed" => {
+            let slot = make(SIZE, 8).cast::<*mut u8>();
+            unmake(slot.cast(), SIZE, 8);
+            unmake(unsafe { slot.read_volatile() }, SIZE, 8);
+        }
+        "layout realloc" => unsafe {
+            black_box(realloc(make(SIZE, 8), layout(25, 8), 100));
+        },
+        "swapped length and capacity" => unsafe {
+            let mut v: Vec<u8> = Vec::with_capacity(SIZE);
+            v.resize(3, 0);
+            let mut v = std::mem::ManuallyDrop::new(v);
+            drop(Vec::from_raw_parts(v.as_mut_ptr(), 2, 3));
+        },
+        "double without memory" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            let none = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &none) }, 0);
+            unmake(p, SIZE, 8);
+        }
+        "two threads" => two_threads(),
+        "race" => race(),
+        "main returns meanwhile" => {
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                let p = make(SIZE, 8);
+                unmake(p, SIZE, 8);
+                tell.send(()).unwrap();
+                unmake(p, SIZE, 8);
+            });
+            told.recv().unwrap();
+            // Long enough for the thread to begin its report, far too short for its names.
+            std::thread::sleep(std::time::Duration::from_millis(3));
+            std::process::exit(0);
+        }
+        "double, children ignored" => {
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            double();
+        }
+        "double, children waited for in a handler" => {
+            extern "C" fn wait(_: i32) {
+                unsafe { while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {} }
+            }
+            unsafe { libc::signal(libc::SIGCHLD, wait as *const () as usize) };
+            double();
+        }
+        "double, signals blocked" => {
+            unsafe {
+                let mut all = std::mem::zeroed();
+                libc::sigfillset(&mut all);
+                libc::pthread_sigmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+            }
+            double();
+        }
+        "double, loader locked" => {
+            unsafe extern "C" fn visit(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> i32 {
+                double();
+                1
+            }
+            unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::null_mut()) };
+        }
+        "double, 16 KiB thread" => small_thread(),
+        "double, signal stack" => signal_stack(),
+        "forked" => unsafe {
+            let child = libc::fork();
+            if child == 0 {
+                double();
+                libc::_exit(0);
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT);
+            libc::abort();
+        },
+        "double, standard error closed" => {
+            unsafe { libc::close(2) };
+            double();
+        }
+        "double, full pipe" => unsafe {
+            let mut ends = [0; 2];
+            libc::pipe2(ends.as_mut_ptr(), 0);
+            libc::fcntl(ends[1], libc::F_SETFL, libc::O_NONBLOCK);
+            while libc::write(ends[1], [0u8; 512].as_ptr().cast(), 512) > 0 {}
+            libc::fcntl(ends[1], libc::F_SETFL, 0);
+            libc::dup2(ends[1], 2);
+            double();
+        },
+        "double, no reader" => unsafe {
+            let mut ends = [0; 2];
+            libc::pipe2(ends.as_mut_ptr(), 0);
+            libc::dup2(ends[1], 2);
+            libc::close(ends[0]);
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+            double();
+        },
+        _ if words[0] == "over" => {
+            let (size, align) = (number(1), number(2));
+            let p = make(size, align);
+            poke(p, size as isize);
+            unmake(p, size, align);
+        }
+        _ if words[0] == "layout" => unmake(make(SIZE, 8), number(1), number(2)),
+        _ => panic!("no such fault: {fault}"),
+    }
+}
+
+fn check() {
+    assert!(birthmark::check_heap().is_ok());
+    let p = make(SIZE, 8);
+    let was = unsafe { p.add(24).read() };
+    poke(p, 24);
+    let told = birthmark::check_heap().unwrap_err();
+    let [birthmark::HeapError::Damaged(damaged)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(
+        (damaged.kind(), damaged.address(), damaged.size()),
+        ("heap-buffer-overflow", p as usize, SIZE)
+    );
+    let frame = damaged.allocated().unwrap().frames().next().unwrap();
+    assert!(frame.function().unwrap().ends_with("::make"), "{frame}");
+    let text = told[0].to_string();
+    assert!(text.starts_with("birthmark: heap-buffer-overflow: 1 byte written past the end"), "{text}");
+    unsafe { p.add(24).write(was) };
+    assert!(birthmark::check_heap().is_ok());
+    unmake(p, SIZE, 8);
+}
+
+fn two_threads() {
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            barrier.wait();
+            unmake(p, SIZE, 8);
+        });
+        scope.spawn(|| {
+            let p = make(SIZE, 8);
+            barrier.wait();
+            unmake(p, SIZE - 1, 8);
+        });
+    });
+}
+
+/// Two threads free the same block, again and again until both do it at once or one after the other: always a fault.
+fn race() {
+    let p = make(SIZE, 8) as usize;
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                barrier.wait();
+                unmake(p as *mut u8, SIZE, 8);
+            });
+        }
+    });
+}
+
+fn small_thread() {
+    extern "C" fn body(_: *mut libc::c_void) -> *mut libc::c_void {
+        double();
+        std::ptr::null_mut()
+    }
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        libc::pthread_attr_init(&mut attributes);
+        assert_eq!(libc::pthread_attr_setstacksize(&mut attributes, 16 << 10), 0);
+        let mut thread = 0;
+        assert_eq!(libc::pthread_create(&mut thread, &attributes, body, std::ptr::null_mut()), 0);
+        libc::pthread_join(thread, std::ptr::null_mut());
+    }
+}
+
+fn signal_stack() {
+    extern "C" fn handler(_: i32) {
+        double();
+    }
+    unsafe {
+        let stack = libc::stack_t {
+            ss_sp: libc::mmap(
+                std::ptr::null_mut(),
+                8 << 10,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            ),
+            ss_flags: 0,
+            ss_size: 8 << 10,
+        };
+        assert_eq!(libc::sigaltstack(&stack, std::ptr::null_mut()), 0);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
+        libc::raise(libc::SIGUSR1);
+    }
+}

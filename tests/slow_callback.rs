@@ -1,0 +1,573 @@
+//! Which poll blocks its thread: programs that must be told, with the right task, and programs that must stay silent.
+//! Each runs in a process of its own, on both flavours, beside a task that must go on being polled where it can.
+
+#![cfg(feature = "tokio")]
+
+mod child_process;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use child_process::{Output, asked, run, run_meanwhile};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, block_in_place, spawn_blocking, yield_now};
+
+#[global_allocator]
+static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Computes for so long of the thread's own time on a processor.
+#[inline(never)]
+fn compute(time: Duration) {
+    let spent = || {
+        let mut t = libc_timespec();
+        // SAFETY: a valid buffer of the right type.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut t) };
+        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+    };
+    let end = spent() + time;
+    while spent() < end {
+        std::hint::black_box(7u64.wrapping_mul(31));
+    }
+}
+
+fn libc_timespec() -> libc::timespec {
+    libc::timespec { tv_sec: 0, tv_nsec: 0 }
+}
+
+fn my_id() -> String {
+    tokio::task::try_id().map_or_else(|| "root".into(), |id| id.to_string())
+}
+
+fn say_culprit() {
+    println!("culprit={}", my_id());
+}
+
+/// Polls of the task beside.
+static BESIDE: AtomicU64 = AtomicU64::new(0);
+
+async fn body(program: &str) {
+    match program {
+        "computing" => {
+            tokio::spawn(async {
+                say_culprit();
+                compute(MS * 300);
+            })
+            .await
+            .unwrap();
+        }
+        "sleeping" => {
+            tokio::spawn(async {
+                say_culprit();
+                std::thread::sleep(MS * 300);
+            })
+            .await
+            .unwrap();
+        }
+        "root" => {
+            yield_now().await;
+            say_culprit();
+            compute(MS * 300);
+        }
+        "local" => {
+            let local = LocalSet::new();
+            local
+                .run_until(async {
+                    tokio::task::spawn_local(async {
+                        say_culprit();
+                        compute(MS * 300);
+                    })
+                    .await
+                    .unwrap();
+                })
+                .await;
+        }
+        "own_thread" => {
+            let thread = std::thread::spawn(|| {
+                Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                    tokio::spawn(async {
+                        say_culprit();
+                        std::thread::sleep(MS * 300);
+                    })
+                    .await
+                    .unwrap();
+                });
+            });
+            while !thread.is_finished() {
+                tokio::time::sleep(MS * 10).await;
+            }
+        }
+        "messages" => {
+            let (send, mut receive) = mpsc::unbounded_channel();
+            for n in 0..250 {
+                send.send(n).unwrap();
+            }
+            drop(send);
+            tokio::spawn(async move {
+                say_culprit();
+                while receive.recv().await.is_some() {
+                    compute(MS * 3);
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "allocating" => {
+            tokio::spawn(async {
+                say_culprit();
+                let mut kept = Vec::new();
+                let end = Instant::now() + MS * 400;
+                while Instant::now() < end {
+                    kept.push(vec![1u8; 100_000]);
+                    std::thread::sleep(MS * 5);
+                }
+                std::hint::black_box(kept);
+            })
+            .await
+            .unwrap();
+        }
+        // Silent from here on.
+        "short_polls" => {
+            tokio::spawn(async {
+                for _ in 0..30 {
+                    compute(MS * 8);
+                    yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "forties" => {
+            tokio::spawn(async {
+                for _ in 0..10 {
+                    compute(MS * 40);
+                    yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "thirty_tasks" => {
+            let tasks: Vec<_> = (0..30).map(|_| tokio::spawn(async { compute(MS * 16) })).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+        "ping_pong" => {
+            let (a, mut from_a) = mpsc::channel::<u32>(1);
+            let (b, mut from_b) = mpsc::channel::<u32>(1);
+            let one = tokio::spawn(async move {
+                for n in 0..40 {
+                    a.send(n).await.unwrap();
+                    compute(MS * 6);
+                    from_b.recv().await.unwrap();
+                }
+            });
+            let other = tokio::spawn(async move {
+                for _ in 0..40 {
+                    let n = from_a.recv().await.unwrap();
+                    compute(MS * 6);
+                    b.send(n).await.unwrap();
+                }
+            });
+            one.await.unwrap();
+            other.await.unwrap();
+        }
+        "recv_loop" => {
+            let (send, mut receive) = mpsc::unbounded_channel();
+            for n in 0..1500 {
+                send.send(n).unwrap();
+            }
+            drop(send);
+            tokio::spawn(async move {
+                while receive.recv().await.is_some() {
+                    compute(Duration::from_micros(400));
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "block_in_place" => {
+            tokio::spawn(async { block_in_place(|| std::thread::sleep(MS * 400)) }).await.unwrap();
+        }
+        "block_on_in_place" => {
+            let handle = tokio::runtime::Handle::current();
+            tokio::spawn(async move {
+                block_in_place(|| {
+                    handle.block_on(async {
+                        compute(MS * 400);
+                    });
+                });
+            })
+            .await
+            .unwrap();
+        }
+        "spawn_blocking" => {
+            spawn_blocking(|| compute(MS * 400)).await.unwrap();
+        }
+        "block_on_blocking" => {
+            let handle = tokio::runtime::Handle::current();
+            spawn_blocking(move || handle.block_on(async { std::thread::sleep(MS * 400) })).await.unwrap();
+        }
+        "sixties" => {
+            tokio::spawn(async {
+                for _ in 0..3 {
+                    compute(MS * 60);
+                    tokio::time::sleep(MS * 20).await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "unconstrained" => {
+            tokio::spawn(tokio::task::unconstrained(async {
+                say_culprit();
+                compute(MS * 500);
+            }))
+            .await
+            .unwrap();
+        }
+        "wrapped" => {
+            birthmark::tokio::spawn(async {
+                say_culprit();
+                let block = vec![1u8; 3 << 20];
+                compute(MS * 300);
+                drop(std::hint::black_box(block));
+            })
+            .await
+            .unwrap();
+        }
+        "wrapped_short" => {
+            birthmark::tokio::spawn(async {
+                for _ in 0..30 {
+                    compute(MS * 8);
+                    yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+        "slow_zero" => {
+            birthmark::set_slow_callback_duration(Duration::ZERO);
+            birthmark::watched(async {
+                yield_now().await;
+                yield_now().await;
+            })
+            .await;
+            birthmark::set_slow_callback_duration(MS * 100);
+        }
+        "idle" => tokio::time::sleep(MS * 400).await,
+        "stopped" => {
+            // The parent stops and continues us in the middle of a poll that is short by its own time.
+            tokio::spawn(async {
+                println!("ready=1");
+                for _ in 0..8 {
+                    compute(MS * 30);
+                    yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
+/// `attached` programs are plain tokio with one line.
+fn child(asked: &str) {
+    let (how, program) = asked.split_once(' ').unwrap();
+    let program = program.to_string();
+    let whole = async move {
+        let stop = std::sync::Arc::new(AtomicBool::new(false));
+        let beside = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                while !stop.load(SeqCst) {
+                    BESIDE.fetch_add(1, SeqCst);
+                    tokio::time::sleep(MS).await;
+                }
+            }
+        });
+        // The watchdog has begun.
+        tokio::time::sleep(MS * 30).await;
+        body(&program).await;
+        stop.store(true, SeqCst);
+        let _ = beside.await;
+        println!("beside={}", BESIDE.load(SeqCst));
+    };
+    match how {
+        "run" => birthmark::tokio::run(true, whole),
+        "run_ct" => birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, whole),
+        "run_mt" => {
+            birthmark::tokio::run_on(Builder::new_multi_thread().worker_threads(2).enable_all(), true, whole)
+        }
+        "attached_mt" => {
+            Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
+                birthmark::tokio::attach(&tokio::runtime::Handle::current());
+                whole.await;
+            })
+        }
+        "attached_ct" => Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            birthmark::tokio::attach(&tokio::runtime::Handle::current());
+            whole.await;
+        }),
+        other => panic!("no way {other}"),
+    }
+}
+
+#[test]
+fn program() {
+    if let Some(asked) = asked() {
+        child(&asked);
+    }
+}
+
+const DEBUG: (&str, &str) = ("BIRTHMARK_ASYNC_DEBUG", "1");
+const TRACED: (&str, &str) = ("TRACEMALLOC", "5");
+
+/// The culprit is told while stuck, once, by its id, with a stack that names `function`; then once more as it ends.
+fn told(how: &str, program: &str, function: &str) -> Output {
+    let output = run(&format!("{how} {program}"), &[DEBUG, TRACED]);
+    let (all, text) = (output.reports("slow-callback"), &output.stderr);
+    assert_eq!(output.code, Some(0), "{how} {program}:\n{text}");
+    let culprit = match output.said("culprit") {
+        "root" => "the root future".to_string(),
+        id => format!("task {id}"),
+    };
+    let stuck: Vec<_> = all.iter().filter(|l| l.contains("still stuck")).collect();
+    assert_eq!(stuck.len(), 1, "{how} {program}: {culprit}\n{text}");
+    assert!(stuck[0].starts_with(&format!("{culprit} ")), "{how} {program}: {culprit}\n{text}");
+    assert!(text.contains(function), "{how} {program}: no {function}\n{text}");
+    assert!(text.contains("tests/slow_callback.rs:"), "{how} {program}\n{text}");
+    if culprit != "the root future" {
+        assert!(text.contains("  spawned "), "{how} {program}\n{text}");
+    }
+    let over: Vec<_> = all.iter().filter(|l| !l.contains("still stuck")).collect();
+    assert_eq!(over.len(), 1, "{how} {program}\n{text}");
+    assert!(over[0].contains("(#1)") && stuck[0].contains("(#1)"), "{how} {program}\n{text}");
+    assert!(output.said("beside").parse::<u64>().unwrap() > 5, "{how} {program}\n{text}");
+    output
+}
+
+fn silent(how: &str, program: &str) {
+    let output = run(&format!("{how} {program}"), &[DEBUG, TRACED]);
+    check_silent(how, program, &output);
+}
+
+fn check_silent(how: &str, program: &str, output: &Output) {
+    assert_eq!(output.code, Some(0), "{how} {program}:\n{}", output.stderr);
+    assert!(!output.stderr.contains("birthmark:"), "{how} {program}:\n{}", output.stderr);
+    assert!(output.said("beside").parse::<u64>().unwrap() > 5, "{how} {program}\n{}", output.stderr);
+}
+
+const BOTH: [&str; 3] = ["run_mt", "attached_mt", "attached_ct"];
+
+#[test]
+fn a_task_that_computes_is_told_while_it_is_stuck_and_when_it_ended() {
+    for how in BOTH {
+        let output = told(how, "computing", "slow_callback::compute");
+        assert!(output.stderr.contains("computing;"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_task_in_thread_sleep_is_told_without_disturbing_it() {
+    for how in BOTH {
+        let output = told(how, "sleeping", "slow_callback::body");
+        assert!(output.stderr.contains("in clock_nanosleep;"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_root_future_is_told_on_both_flavours() {
+    for how in ["run", "run_mt", "run_ct", "attached_mt", "attached_ct"] {
+        told(how, "root", "slow_callback::compute");
+    }
+}
+
+#[test]
+fn a_task_of_a_local_set_is_told_by_its_own_id() {
+    for how in BOTH {
+        told(how, "local", "slow_callback::compute");
+    }
+}
+
+#[test]
+fn a_task_of_a_runtime_on_a_thread_of_its_own_is_told() {
+    for how in BOTH {
+        told(how, "own_thread", "slow_callback::body");
+    }
+}
+
+#[test]
+fn a_recv_loop_that_never_waits_is_told() {
+    for how in BOTH {
+        told(how, "messages", "slow_callback::compute");
+    }
+}
+
+#[test]
+fn bytes_allocated_in_the_stuck_poll_are_told() {
+    let output = told("attached_mt", "allocating", "slow_callback::body");
+    assert!(
+        output.stderr.contains("MiB allocated meanwhile")
+            || output.stderr.contains("KiB allocated meanwhile")
+    );
+}
+
+#[test]
+fn thirty_polls_of_8_ms_are_silent() {
+    BOTH.iter().for_each(|how| silent(how, "short_polls"));
+}
+
+#[test]
+fn ten_polls_of_40_ms_are_silent() {
+    BOTH.iter().for_each(|how| silent(how, "forties"));
+}
+
+#[test]
+fn thirty_tasks_of_16_ms_are_silent() {
+    BOTH.iter().for_each(|how| silent(how, "thirty_tasks"));
+}
+
+#[test]
+fn ping_pong_over_channels_is_silent() {
+    BOTH.iter().for_each(|how| silent(how, "ping_pong"));
+}
+
+#[test]
+fn a_recv_loop_whose_polls_end_below_the_limit_is_silent() {
+    BOTH.iter().for_each(|how| silent(how, "recv_loop"));
+}
+
+#[test]
+fn block_in_place_is_silent_and_so_is_a_block_on_inside() {
+    for how in ["run_mt", "attached_mt"] {
+        silent(how, "block_in_place");
+        silent(how, "block_on_in_place");
+    }
+}
+
+#[test]
+fn spawn_blocking_is_silent_and_so_is_a_block_on_inside() {
+    for how in BOTH {
+        silent(how, "spawn_blocking");
+        silent(how, "block_on_blocking");
+    }
+}
+
+#[test]
+fn three_polls_of_60_ms_with_sleeps_between_are_silent() {
+    BOTH.iter().for_each(|how| silent(how, "sixties"));
+}
+
+#[test]
+fn an_idle_runtime_is_silent() {
+    BOTH.iter().for_each(|how| silent(how, "idle"));
+}
+
+#[test]
+fn a_process_that_is_stopped_and_continued_is_silent() {
+    for how in BOTH {
+        let output = run_meanwhile(&format!("{how} stopped"), &[DEBUG, TRACED], |pid| {
+            std::thread::sleep(MS * 150);
+            for _ in 0..2 {
+                // SAFETY: signals to a child of ours that hasn't been waited for.
+                unsafe { libc::kill(pid as i32, libc::SIGSTOP) };
+                std::thread::sleep(MS * 400);
+                // SAFETY: as above.
+                unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+                std::thread::sleep(MS * 30);
+            }
+        });
+        check_silent(how, "stopped", &output);
+    }
+}
+
+#[test]
+fn near_misses_stay_silent_with_every_core_kept_busy() {
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let busy: Vec<_> = (0..cores)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(SeqCst) {
+                    std::hint::black_box(7u64.wrapping_mul(31));
+                }
+            })
+        })
+        .collect();
+    for program in ["short_polls", "ping_pong", "recv_loop", "sixties", "spawn_blocking", "idle"] {
+        silent("attached_mt", program);
+    }
+    silent("attached_mt", "block_on_in_place");
+    silent("attached_ct", "short_polls");
+    stop.store(true, SeqCst);
+    for thread in busy {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_wrapped_poll_is_told_while_stuck_and_exactly_when_it_ended() {
+    for how in BOTH {
+        let output = told(how, "wrapped", "slow_callback::compute");
+        let all = output.reports("slow-callback");
+        assert!(!all[0].contains("at least"), "{}", output.stderr);
+        assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn short_wrapped_polls_are_silent() {
+    BOTH.iter().for_each(|how| silent(how, "wrapped_short"));
+}
+
+#[test]
+fn at_limit_zero_every_poll_of_a_wrapped_future_is_told() {
+    let output = run("run_mt slow_zero", &[DEBUG, TRACED]);
+    let polls: Vec<_> = output
+        .reports("slow-callback")
+        .into_iter()
+        .filter(|l| l.contains("one poll of"))
+        .map(String::from)
+        .collect();
+    assert_eq!(polls.len(), 3, "{}", output.stderr);
+}
+
+#[test]
+fn an_unconstrained_task_is_told_as_worker_busy_by_its_id() {
+    for how in ["run_mt", "attached_mt"] {
+        let output = run(&format!("{how} unconstrained"), &[DEBUG, TRACED]);
+        let all = output.reports("worker-busy");
+        assert_eq!(all.len(), 1, "{}", output.stderr);
+        assert!(all[0].contains(&format!("it polls task {}", output.said("culprit"))), "{}", output.stderr);
+        assert!(output.stderr.contains("slow_callback::compute"), "{}", output.stderr);
+        assert!(output.reports("slow-callback").is_empty(), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn with_the_budget_left_alone_a_blocked_worker_is_told_as_worker_busy() {
+    let output = run("attached_mt sleeping", &[("BIRTHMARK_ASYNC_DEBUG", "1,coop=off"), TRACED]);
+    assert_eq!(output.reports("worker-busy").len(), 1, "{}", output.stderr);
+    assert!(output.reports("slow-callback").is_empty(), "{}", output.stderr);
+}
+
+#[test]
+fn a_limit_in_the_variable_is_the_limit() {
+    let output = run("attached_mt sixties", &[("BIRTHMARK_ASYNC_DEBUG", "1,slow=20ms"), TRACED]);
+    let all = output.reports("slow-callback");
+    assert!(all.iter().any(|l| l.contains("limit 20 ms") && l.contains("still stuck")), "{}", output.stderr);
+}
+
+#[test]
+fn with_async_debug_off_nothing_is_told_and_no_thread_of_ours_exists() {
+    let output = run("attached_mt computing", &[TRACED]);
+    assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
+    let output = run("run_mt computing", &[("BIRTHMARK_ASYNC_DEBUG", "0")]);
+    assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
+}
