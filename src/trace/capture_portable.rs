@@ -76,11 +76,6 @@ pub(crate) fn addresses_from(_start: Start, out: &mut [usize]) -> (usize, u32) {
     (n, n as u32)
 }
 
-/// As [`addresses`]: here the walk runs on the stack that it walks.
-pub(crate) fn addresses_from(start: Start, out: &mut [usize]) -> (usize, u32) {
-    addresses(start, out)
-}
-
 /// The present stack, for ordinary code.
 pub(crate) fn here() -> Vec<usize> {
     let mut out = vec![0; 256];
