@@ -132,7 +132,7 @@ fn fail_if_any(wrong: Vec<String>, of: usize, what: &str) {
 /// Every block of every way is told with its marked line.
 fn every_way_is_told_with_its_line(profile: &str, names: &str) {
     let program = build(profile, names);
-    for limit in ["1", "8"] {
+    for limit in ["1", "25"] {
         let blocks = run(&program, limit);
         let right = |b: &Block| {
             b.first()
@@ -155,7 +155,7 @@ fn every_way_is_told_with_its_line(profile: &str, names: &str) {
                 );
             }
         }
-        if limit == "8" {
+        if limit == "25" {
             let dependencies = blocks.iter().filter(|b| b.is_of_a_dependency());
             let lost =
                 |b: &&Block| !b.frames.iter().find(|f| f.is_users()).is_some_and(|f| b.is_on_its_line(f));
@@ -191,4 +191,40 @@ fn with_fat_lto_one_unit_and_no_unwinding_the_first_frame_of_every_way_is_its_li
         every_way_is_told_with_its_line("lto", LEGACY);
         every_way_is_told_with_its_line("lto", V0);
     }
+}
+
+#[test]
+fn without_line_tables_the_function_is_the_users_and_stripped_its_place_is_among_the_frames() {
+    if !all() {
+        return;
+    }
+    let program = build("bare", LEGACY);
+    let named = run(&program, "1");
+    // What ways of a plain function have on their stack, whatever was inlined into std: that function. Those of `tasks`
+    // are polled by the runtime, into whose functions the optimiser puts them: without line tables nothing tells.
+    let plain: Vec<&Block> = named
+        .iter()
+        .filter(|b| b.function.starts_with("ways::plain::") && b.lines.len() == 1 && !b.is_of_a_dependency())
+        .filter(|b| !b.function.ends_with("::threads") && !b.way.starts_with("a user's"))
+        .collect();
+    assert!(plain.len() > 200, "{}", plain.len());
+    let right = |b: &Block| {
+        b.first()
+            .is_some_and(|f| f.is_users() && f.file.is_empty() && f.function.starts_with("ways::plain::"))
+    };
+    let wrong = plain.iter().filter(|b| !right(b)).map(|b| b.tell()).collect();
+    fail_if_any(wrong, plain.len(), "blocks with the wrong function");
+
+    let stripped = program.with_file_name("stripped");
+    said(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&program));
+    let bare = run(&stripped, "1");
+    assert!(bare.iter().all(|b| b.frames.iter().all(|f| f.function.is_empty() && f.offset != 0)));
+    // The same code at the same places: the user's frame of the program with symbols is kept in the stripped one too.
+    let bare = ways(&bare);
+    let lost = |b: &&&Block| {
+        let offset = b.first().expect("judged above").offset;
+        !bare[&*b.way].iter().any(|s| s.frames.iter().any(|f| f.offset == offset))
+    };
+    let wrong = plain.iter().filter(lost).map(|b| b.tell()).collect();
+    fail_if_any(wrong, plain.len(), "blocks without the user's place when stripped");
 }
