@@ -218,7 +218,10 @@ fn without_line_tables_the_function_is_the_users_and_stripped_its_place_is_among
     let stripped = program.with_file_name("stripped");
     said(Command::new("strip").arg("--strip-all").arg("-o").arg(&stripped).arg(&program));
     let bare = run(&stripped, "1");
-    assert!(bare.iter().all(|b| b.frames.iter().all(|f| f.function.is_empty() && f.offset != 0)));
+    // (Frames of C's library further out have its exported names.)
+    let without_names = |b: &Block| b.frames[0].function.is_empty() && b.frames.iter().all(|f| f.offset != 0);
+    let wrong = bare.iter().filter(|b| !without_names(b)).map(Block::tell).collect();
+    fail_if_any(wrong, bare.len(), "blocks with names, or without offsets, when stripped");
     // The same code at the same places: the user's frame of the program with symbols is kept in the stripped one too.
     let bare = ways(&bare);
     let lost = |b: &&&Block| {
