@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use crate::thread;
 use crate::thread::Ours;
 #[cfg(feature = "tokio")]
 use crate::trace::frame::Owner;
 use crate::trace::frame::Traceback;
 use crate::trace::{Depth, RawStack, resolve};
-use crate::{mode, table, thread, trace};
+use crate::{mode, table, trace};
 
 /// Blocks that this thread makes while the mark lives are our own.
 pub(crate) fn ours() -> Ours {
