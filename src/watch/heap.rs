@@ -96,6 +96,17 @@ pub(crate) fn register_thread() -> &'static thread::Slot {
     thread::slot(crate::sys::line::line())
 }
 
+/// As [`register_thread`], and where this thread has another id than its slot knows (a fork's child), the slot learns it.
+#[cfg(feature = "tokio")]
+pub(crate) fn renew_thread() {
+    let slot = register_thread();
+    #[cfg(native)]
+    if !slot.shared {
+        slot.tid.store(thread_id(), std::sync::atomic::Ordering::Release);
+    }
+    let _ = slot;
+}
+
 #[cfg(feature = "tokio")]
 pub(crate) use thread::{ThreadInfo, each as threads, hold};
 
