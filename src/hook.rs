@@ -13,12 +13,14 @@ use crate::block::heap::{self, Call};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
 use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
+use crate::sys;
 use crate::sys::line::line;
 use crate::table::{self, Record, counters};
 use crate::thread;
+#[cfg(native)]
+use crate::trace;
 use crate::trace::capture::{Start, capture};
 use crate::trace::generation::{self, control};
-use crate::{sys, trace};
 
 /// 0: nobody began; 1: somebody sets things up; 2: done.
 static STAGE: AtomicU32 = AtomicU32::new(0);

@@ -41,7 +41,7 @@ pub(crate) fn traceback(raw: &RawStack) -> Traceback {
         if physical
             .last()
             .and_then(Frame::function)
-            .is_some_and(|f| f.ends_with("__rust_begin_short_backtrace"))
+            .is_some_and(|f| f.contains("::__rust_begin_short_backtrace"))
         {
             break;
         }

@@ -3,6 +3,8 @@
 //! Measured once a process by tasks on two threads with runtimes of their own: what they don't agree on counts as not found.
 //! Where tokio's thread-local lies in the executable, every thread has it at the same distance from its thread pointer.
 
+#![cfg_attr(not(native), allow(unused_imports, dead_code))]
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};

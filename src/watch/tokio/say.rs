@@ -54,7 +54,10 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
         (0, Some(_)) => "a watched future".into(),
         (id, _) => who(id),
     };
-    if let Some(name) = context::future_name(inside) {
+    let spawned = poll.spawned.as_deref().map(heap::names).unwrap_or_default();
+    if let Some(name) =
+        context::future_type(&spawned).or_else(|| context::future_name(inside).map(str::to_owned))
+    {
         who.push_str(&format!(" `{name}`"));
     }
     let least = if poll.exact { "" } else { "at least " };
