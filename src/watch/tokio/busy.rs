@@ -104,6 +104,11 @@ impl Busy {
         }
     }
 
+    /// Whether some worker of the attached runtimes has stood still for so long, unparked; nothing where none is attached.
+    pub(crate) fn stands_still(&self, long: Duration) -> Option<bool> {
+        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.for_long >= long))
+    }
+
     fn sample(&mut self, credit: Duration) {
         let Ok(runtimes) = RUNTIMES.try_lock() else { return };
         self.all.retain(|s| runtimes.iter().any(|(n, _)| *n == s.key.0));
@@ -220,6 +225,20 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_worker_stands_still_while_its_counters_do_and_it_isnt_parked() {
+        let still = |parks, ms| Still {
+            key: (1, 0),
+            worker: Worker { busy: MS, parks },
+            for_long: MS * ms,
+            told: false,
+        };
+        let busy = |all| Busy { all, same: Vec::new() };
+        assert_eq!(busy(vec![]).stands_still(MS * 90), None);
+        assert_eq!(busy(vec![still(4, 90)]).stands_still(MS * 90), Some(true));
+        assert_eq!(busy(vec![still(5, 900), still(4, 80)]).stands_still(MS * 90), Some(false));
+    }
 
     #[test]
     fn a_parked_worker_is_never_busy() {

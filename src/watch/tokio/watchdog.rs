@@ -238,7 +238,7 @@ impl Watchdog {
         }
         if act == Act::Judge {
             let allocated = info.allocated.saturating_sub(watched.allocated);
-            judge_proof(watched, &mut self.looker, info, allocated, limit, step);
+            judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
             judge_wrapped(
@@ -259,6 +259,7 @@ impl Watchdog {
 fn judge_proof(
     watched: &mut Watched,
     looker: &mut Option<Looker>,
+    busy: &super::busy::Busy,
     info: ThreadInfo,
     allocated: u64,
     limit: Duration,
@@ -294,6 +295,8 @@ fn judge_proof(
         number,
         id: proof.id,
         wrapped: None,
+        // Two samples of grace: the counters' times are counted otherwise than the poll's.
+        still: busy.stands_still(verdict.took.saturating_sub(step * 2)),
         took: verdict.took,
         limit,
         exact: false,
@@ -343,6 +346,7 @@ fn judge_wrapped(
         number,
         id,
         wrapped: Some(current.made),
+        still: None,
         took: verdict.took,
         limit,
         exact: true,
