@@ -255,7 +255,7 @@ fn painted(size: usize) -> usize {
         at += 8;
     }
     // SAFETY: a valid layout.
-    let p = unsafe { std::alloc::alloc(std::alloc::Layout::from_size_align_unchecked(size, 8)) };
+    let p = black_box(unsafe { std::alloc::alloc(std::alloc::Layout::from_size_align_unchecked(size, 8)) });
     let mut at = low;
     // SAFETY: as above.
     while at < top && unsafe { (at as *const u64).read_volatile() } == PAINT {
@@ -263,6 +263,7 @@ fn painted(size: usize) -> usize {
     }
     // SAFETY: made above.
     unsafe { std::alloc::dealloc(p, std::alloc::Layout::from_size_align_unchecked(size, 8)) };
+    black_box(at);
     top + 512 - at
 }
 
@@ -271,8 +272,11 @@ extern "C" fn measures(_: *mut libc::c_void) -> *mut libc::c_void {
     LOW.store(&raw const here as usize - (40 << 10), Relaxed);
     let first = painted(40); // the thread's slot, its arena
     let mut most = 0;
-    for _ in 0..200 {
-        most = most.max(painted(40));
+    for n in 0..200 {
+        let took = painted(40);
+        if n > 8 {
+            most = most.max(took);
+        }
     }
     println!("stack: the first allocation took {first}, a known stack {most}");
     TOOK.store(most, Relaxed);
@@ -312,6 +316,7 @@ fn a_known_stack_takes_under_1_kib_of_stack_and_a_new_one_under_4_kib() {
         let hit = TOOK.load(Relaxed);
         with_small_thread(64 << 10, measures_new_stacks);
         let miss = TOOK.load(Relaxed);
+        println!("stack: {hit} {miss}");
         if cfg!(debug_assertions) {
             return; // in this package's own dev profile hooks aren't optimised
         }

@@ -66,6 +66,9 @@ unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
     }
     // SAFETY: the caller's: this thread owns the slot, and no other look or note of its memo is under way.
     let memo = unsafe { &mut *slot.memo.get() };
+    if memo.skips() {
+        return walk_only(slot, control, start, true);
+    }
     // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
     match unsafe { memo.look(control, start, second) } {
         Look::Hit(id) => {
