@@ -4,7 +4,8 @@
 //! is in one long poll or in a few dozen that are long together. So it says no more than that, and never names a task
 //! that it doesn't know.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::tokio::runtime::Handle;
@@ -52,8 +53,13 @@ struct Still {
     key: (u64, usize),
     worker: Worker,
     for_long: Duration,
-    told: bool,
+    /// How often threads were looked at.
+    looks: u8,
+    told: Arc<AtomicBool>,
 }
+
+/// So often for each standstill, since an idle worker may look like the busy one until names are known.
+const LOOKS: u8 = 4;
 
 /// How long each worker's counters have stood still.
 #[derive(Debug, Default)]
@@ -83,24 +89,37 @@ impl Busy {
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {
-            if still.told || !is_busy(still.worker, still.for_long, limit) {
+            if still.looks == LOOKS
+                || still.told.load(Relaxed)
+                || !is_busy(still.worker, still.for_long, limit)
+            {
                 continue;
             }
-            still.told = true; // one look for each standstill
-            // The thread: one that polls the same task for as long, and whose stack says that it holds a worker. (Counters stand
-            // still in a runtime that has ended, too.)
+            // The thread: one that polls the same task for long, but not since before the worker stood still, and whose stack says
+            // that it holds a worker. (Counters stand still in a runtime that has ended, too.)
+            let (least, most) = (limit * 2, still.for_long + credit * 2);
             let candidates: Vec<Candidate> = self
                 .same
                 .iter()
-                .filter(|s| blind || s.id.is_some_and(|id| id != 0))
-                .filter(|s| s.id.is_none() || s.long + credit >= still.for_long)
+                .filter(|s| match s.id {
+                    None => true,
+                    Some(id) => (blind || id != 0) && s.long >= least && s.long <= most,
+                })
                 .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
                 .collect();
             if candidates.is_empty() {
                 continue; // a poll with a budget, which is told otherwise
             }
-            let (worker, long) = (still.key.1, still.for_long);
-            reporter::later(Box::new(move || told(worker, long, limit, candidates, blind)));
+            still.looks += 1;
+            let (worker, long, written) = (still.key.1, still.for_long, Arc::clone(&still.told));
+            reporter::later(Box::new(move || {
+                if written.load(Relaxed) {
+                    return None;
+                }
+                let warning = told(worker, long, limit, candidates, blind);
+                written.store(warning.is_some(), Relaxed);
+                warning
+            }));
         }
     }
 
@@ -122,14 +141,21 @@ impl Busy {
                 match self.all.iter_mut().find(|s| s.key == (*number, i)) {
                     Some(still) if still.worker == worker => still.for_long += credit,
                     Some(still) => {
-                        *still = Still { key: still.key, worker, for_long: Duration::ZERO, told: false }
+                        *still = Still {
+                            key: still.key,
+                            worker,
+                            for_long: Duration::ZERO,
+                            looks: 0,
+                            told: Arc::default(),
+                        }
                     }
                     None => {
                         self.all.push(Still {
                             key: (*number, i),
                             worker,
                             for_long: Duration::ZERO,
-                            told: false,
+                            looks: 0,
+                            told: Arc::default(),
                         });
                     }
                 }
@@ -232,7 +258,8 @@ mod tests {
             key: (1, 0),
             worker: Worker { busy: MS, parks },
             for_long: MS * ms,
-            told: false,
+            looks: 0,
+            told: Arc::default(),
         };
         let busy = |all| Busy { all, same: Vec::new() };
         assert_eq!(busy(vec![]).stands_still(MS * 90), None);
