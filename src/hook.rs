@@ -12,13 +12,15 @@ use core::sync::atomic::{
 use crate::block::heap::{self, Call};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
-use crate::mode::{self, HEAP, NAMING, READY, TRACE, WATCH, mode};
+use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
+use crate::sys;
 use crate::sys::line::line;
 use crate::table::{self, Record, counters};
 use crate::thread;
+#[cfg(native)]
+use crate::trace;
 use crate::trace::capture::{Start, capture};
 use crate::trace::generation::{self, control};
-use crate::{sys, trace};
 
 /// 0: nobody began; 1: somebody sets things up; 2: done.
 static STAGE: AtomicU32 = AtomicU32::new(0);
@@ -206,7 +208,7 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
         heap::lift(&call, user, size, align)
     } else {
         // A block without a record, made before tracing began, is lifted as an empty one.
-        Some(table::take(user as usize).map_or(Record(u64::MAX & !7), |(record, _)| record))
+        Some(table::take(user as usize).map_or(Record(!7), |(record, _)| record))
     };
     lifted.map_or(0, |record| record.0)
 }
@@ -283,9 +285,3 @@ pub(crate) fn tracing_forbidden() -> bool {
 }
 
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process is the one that finds names for a fatal report.
-#[inline(always)]
-pub(crate) fn naming(mode: u32) -> bool {
-    mode & NAMING != 0
-}

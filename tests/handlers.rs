@@ -193,8 +193,8 @@ fn handlers_that_allocate_inside_our_hooks_lose_nothing() {
                 "{bytes} traced and at most {untraced} dropped of {} live",
                 LIVE.load(Relaxed)
             );
-            for at in 0..KEPT {
-                let p = SHELF[at].swap(std::ptr::null_mut(), Relaxed);
+            for place in SHELF.iter().take(KEPT) {
+                let p = place.swap(std::ptr::null_mut(), Relaxed);
                 if !p.is_null() {
                     // SAFETY: on the shelf, so live.
                     unsafe { std::alloc::dealloc(p, LAYOUT) };

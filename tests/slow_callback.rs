@@ -33,6 +33,13 @@ fn compute(time: Duration) {
     }
 }
 
+/// Waits in a system call.
+#[inline(never)]
+fn nap(time: Duration) {
+    std::thread::sleep(std::hint::black_box(time));
+    std::hint::black_box(());
+}
+
 fn libc_timespec() -> libc::timespec {
     libc::timespec { tv_sec: 0, tv_nsec: 0 }
 }
@@ -61,7 +68,7 @@ async fn body(program: &str) {
         "sleeping" => {
             tokio::spawn(async {
                 say_culprit();
-                std::thread::sleep(MS * 300);
+                nap(MS * 300);
             })
             .await
             .unwrap();
@@ -89,7 +96,7 @@ async fn body(program: &str) {
                 Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                     tokio::spawn(async {
                         say_culprit();
-                        std::thread::sleep(MS * 300);
+                        nap(MS * 300);
                     })
                     .await
                     .unwrap();
@@ -121,7 +128,7 @@ async fn body(program: &str) {
                 let end = Instant::now() + MS * 400;
                 while Instant::now() < end {
                     kept.push(vec![1u8; 100_000]);
-                    std::thread::sleep(MS * 5);
+                    nap(MS * 5);
                 }
                 std::hint::black_box(kept);
             })
@@ -375,7 +382,7 @@ fn a_task_that_computes_is_told_while_it_is_stuck_and_when_it_ended() {
 #[test]
 fn a_task_in_thread_sleep_is_told_without_disturbing_it() {
     for how in BOTH {
-        let output = told(how, "sleeping", "slow_callback::body");
+        let output = told(how, "sleeping", "slow_callback::nap");
         assert!(output.stderr.contains("in clock_nanosleep;"), "{}", output.stderr);
     }
 }
@@ -397,7 +404,7 @@ fn a_task_of_a_local_set_is_told_by_its_own_id() {
 #[test]
 fn a_task_of_a_runtime_on_a_thread_of_its_own_is_told() {
     for how in BOTH {
-        told(how, "own_thread", "slow_callback::body");
+        told(how, "own_thread", "slow_callback::nap");
     }
 }
 
@@ -410,7 +417,7 @@ fn a_recv_loop_that_never_waits_is_told() {
 
 #[test]
 fn bytes_allocated_in_the_stuck_poll_are_told() {
-    let output = told("attached_mt", "allocating", "slow_callback::body");
+    let output = told("attached_mt", "allocating", "tests/slow_callback.rs");
     assert!(
         output.stderr.contains("MiB allocated meanwhile")
             || output.stderr.contains("KiB allocated meanwhile")

@@ -1,6 +1,5 @@
 //! The body of a fatal report without names: module and offset for each frame. No heap.
 
-use core::ffi::CStr;
 use core::fmt::{self, Display, Write};
 
 use super::buffer::Buffer;
@@ -90,7 +89,7 @@ impl Display for Place {
                 b""
             } else {
                 // SAFETY: the loader's C string of a module that holds a return address of a live stack.
-                unsafe { CStr::from_ptr(module.name) }.to_bytes()
+                unsafe { core::ffi::CStr::from_ptr(module.name) }.to_bytes()
             };
             let name = if name.is_empty() { program(&mut memory) } else { name };
             let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -101,6 +100,7 @@ impl Display for Place {
 }
 
 /// The program's path.
+#[cfg(native)]
 fn program(memory: &mut [u8]) -> &[u8] {
     // SAFETY: a constant path and the buffer that was lent, with its length.
     let length =

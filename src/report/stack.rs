@@ -22,9 +22,13 @@ unsafe impl Sync for Stack {}
 static STACK: Stack = Stack(UnsafeCell::new([0; BYTES]));
 static LENT: AtomicBool = AtomicBool::new(false);
 
-/// Runs `f` on a stack of our own: the process's, or mapped pages where another thread is on that. Where there are none,
-/// or on processors for which the switch isn't written, on the present one.
+/// Runs `f` on a stack of our own: the process's, or mapped pages where another thread is on that. On the present one
+/// where there are none, on processors for which the switch isn't written, and where stacks are walked by `backtrace`, which
+/// doesn't find its way from ours to the thread's.
 pub(super) fn run(f: &mut dyn FnMut()) {
+    if cfg!(not(native)) {
+        return f();
+    }
     if !LENT.swap(true, Acquire) {
         // SAFETY: the swap lent the static to this thread alone, until it is given back below.
         unsafe { run_on(STACK.0.get().cast(), f) };
@@ -113,7 +117,7 @@ mod tests {
         });
         assert_eq!(sum, 499_500);
         let far = |a: usize, b: usize| a.abs_diff(b) > 4096;
-        if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        if cfg!(native) {
             assert!(far(before, inside[0]) && far(inside[0], inside[1]), "one inside the other has its own");
         }
         assert!(!far(before, here()));

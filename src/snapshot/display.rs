@@ -43,7 +43,7 @@ fn plural(n: u64, one: &str) -> String {
 }
 
 impl fmt::Display for About {
-    /// `12.4 MiB in 310 live blocks, 12 traces of 5 frames, Birthmark's own memory 20.1 MiB`
+    /// `12.4 MiB in 310 live blocks, 12 traces of 5 frames, Birthmark's own 20.1 MiB mapped`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in {}", format_size(self.size as i64, false), plural(self.count, "live block"))?;
         if let Some((size, count)) = self.before {
@@ -53,7 +53,7 @@ impl fmt::Display for About {
         let traces = plural(self.traces as u64, "trace");
         write!(f, ", {traces} of {}", plural(self.limit.into(), "frame"))?;
         if self.ours != 0 {
-            write!(f, ", Birthmark's own memory {}", format_size(self.ours as i64, false))?;
+            write!(f, ", Birthmark's own {} mapped", format_size(self.ours as i64, false))?;
         }
         if self.dropped.any() {
             write!(f, "; left out: {}", words(&self.dropped))?;
@@ -387,7 +387,7 @@ mod tests {
         let s = Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20 };
         assert_eq!(
             s.to_string(),
-            "0 B in 0 live blocks, 0 traces of 1 frame, Birthmark's own memory 2048 KiB; left out: 1 block without a \
+            "0 B in 0 live blocks, 0 traces of 1 frame, Birthmark's own 2048 KiB mapped; left out: 1 block without a \
              trace (too little stack left to walk it)"
         );
         let change = s.compare_to(&s, GroupBy::Line).to_string();

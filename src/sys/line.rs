@@ -5,7 +5,6 @@
 
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
-use core::ptr::null;
 
 use crate::thread::Slot;
 
@@ -58,7 +57,7 @@ pub(crate) fn line() -> &'static Line {
             options(pure, readonly, nostack),
         );
     }
-    debug_assert!(p != null());
+    debug_assert!(!p.is_null());
     // SAFETY: the thread's static block holds this variable while the thread runs; only the thread itself (and its
     // own signal handlers) uses the cells, and no reference leaves the hook that asked.
     unsafe { &*p }

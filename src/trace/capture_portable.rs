@@ -62,7 +62,7 @@ pub(crate) fn address(kept: usize) -> usize {
 /// The present stack for a report: how many addresses were written to `out`.
 #[cold]
 #[inline(never)]
-pub(crate) fn addresses(_start: Start, out: &mut [usize]) -> (usize, u32) {
+pub(crate) fn addresses_from(_start: Start, out: &mut [usize]) -> (usize, u32) {
     let mut n = 0;
     // SAFETY: as in `capture`.
     unsafe {
@@ -79,7 +79,7 @@ pub(crate) fn addresses(_start: Start, out: &mut [usize]) -> (usize, u32) {
 /// The present stack, for ordinary code.
 pub(crate) fn here() -> Vec<usize> {
     let mut out = vec![0; 256];
-    let (n, _) = addresses(Start, &mut out);
+    let (n, _) = addresses_from(Start, &mut out);
     out.truncate(n);
     out
 }

@@ -92,9 +92,10 @@ impl Frame {
         }
     }
 
-    fn names(&self) -> (Option<&str>, u32, Option<&str>, Option<(&str, usize)>) {
-        let raw = self.file.is_none().then_some((&*self.module, self.offset));
-        (self.file(), self.line, self.function(), raw)
+    /// What is compared: file and line, else module and offset; and the function.
+    fn names(&self) -> (Option<&str>, u32, Option<&str>, &str, usize) {
+        let (module, offset) = if self.file.is_none() { (&*self.module, self.offset) } else { ("", 0) };
+        (self.file(), self.line, self.function(), module, offset)
     }
 
     /// The package, or the root of the function's path, of a frame of plumbing.

@@ -150,7 +150,7 @@ pub(crate) fn intern(control: Control, frames: &[usize], tail: &mut dyn FnMut(u3
             let id = match made {
                 Some(id) => id,
                 None => {
-                    let Some(id) = store(control, frames, tail) else { return None };
+                    let id = store(control, frames, tail)?;
                     made = Some(id);
                     id
                 }

@@ -11,6 +11,9 @@ mod id;
 pub(crate) mod intern;
 #[cfg(native)]
 pub(crate) mod memo;
+#[cfg(not(native))]
+#[path = "memo_portable.rs"]
+pub(crate) mod memo;
 #[cfg(native)]
 pub(crate) mod modules;
 pub(crate) mod names;

@@ -122,6 +122,20 @@ fn mix(address: usize) -> usize {
 /// The kept rule for `address`, of whatever module stood there when it was kept.
 #[inline(always)]
 pub(crate) fn kept(address: usize) -> Option<Rule> {
+    let cells = TABLE[0].load(Acquire);
+    if !cells.is_null() {
+        // SAFETY: a published level has 2^bits cells and is never unmapped; the index is masked.
+        let cell = unsafe { &*cells.add(mix(address) & ((1 << LEVELS[0]) - 1)) };
+        if cell.address.load(Acquire) == address as u64 {
+            let rule = cell.rule.load(Acquire);
+            return (rule != 0).then_some(Rule(rule));
+        }
+    }
+    kept_further(address)
+}
+
+#[inline(never)]
+fn kept_further(address: usize) -> Option<Rule> {
     let hash = mix(address);
     for (level, bits) in LEVELS.iter().enumerate() {
         let cells = TABLE[level].load(Acquire);

@@ -123,8 +123,6 @@ pub(crate) struct Walk<'s> {
     pub n: usize,
     pub pairs: usize,
     pub user: u32,
-    unknown: u32,
-    plumbing: u32,
     /// Whether the frame pointer at the start had a part in it.
     pub uses_fp: bool,
     /// Whether the words that were read prove the walk: only then may the memo keep it.
@@ -163,8 +161,6 @@ impl<'s> Walk<'s> {
             n: 0,
             pairs: 0,
             user: 0,
-            unknown: 0,
-            plumbing: 0,
             uses_fp: false,
             provable: high != 0,
             cut: false,
@@ -173,6 +169,7 @@ impl<'s> Walk<'s> {
     }
 
     /// The word at `address`, if it lies in the stack.
+    #[inline(always)]
     fn read(&mut self, address: usize) -> Option<usize> {
         if address & 7 != 0 || address < self.start.sp {
             return None;
@@ -183,11 +180,19 @@ impl<'s> Walk<'s> {
             return (address <= self.high.wrapping_sub(8))
                 .then(|| unsafe { (address as *const usize).read_volatile() });
         }
+        self.read_foreign(address)
+    }
+
+    /// As [`Self::read`], on a stack that isn't the thread's own.
+    #[cold]
+    #[inline(never)]
+    fn read_foreign(&mut self, address: usize) -> Option<usize> {
         let within = address.wrapping_sub(self.scratch.window_at) / 8;
-        if self.scratch.window_at != 0 && address >= self.scratch.window_at {
-            if let Some(&word) = self.scratch.window.get(within) {
-                return Some(word);
-            }
+        if self.scratch.window_at != 0
+            && address >= self.scratch.window_at
+            && let Some(&word) = self.scratch.window.get(within)
+        {
+            return Some(word);
         }
         // The stack may end right behind this word: first a window, then the word alone.
         let mut bytes = [0u8; 256];
@@ -203,6 +208,7 @@ impl<'s> Walk<'s> {
     }
 
     /// One physical frame further: its return address, where that lay, and whose it is.
+    #[inline(always)]
     fn step(&mut self, place: usize) -> Option<(usize, rules::Rule)> {
         let address = self.read(place).unwrap_or(0);
         if address == 0 {
@@ -219,6 +225,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Where the next return address lies, by `rule`.
+    #[inline(always)]
     fn next_place(&mut self, rule: rules::Rule) -> Option<usize> {
         let base = match rule.base() {
             Base::End => return None,
@@ -250,6 +257,7 @@ impl<'s> Walk<'s> {
     }
 
     /// A rule hangs on the frame pointer: its value had a part in the walk.
+    #[inline(always)]
     fn note_fp(&mut self) {
         match self.fp_from {
             From::Start => self.uses_fp = true,
@@ -269,6 +277,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Distance from the start, in words.
+    #[inline(always)]
     fn words(&self, address: usize) -> Option<u32> {
         u32::try_from(address.checked_sub(self.start.sp)? / 8).ok()
     }

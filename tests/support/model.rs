@@ -76,6 +76,7 @@ fn step(random: &mut Random, mine: &mut [usize; SLOTS], map: &Mutex<Map>, others
             for i in places(size) {
                 // SAFETY: within the block.
                 assert_eq!(
+                    // SAFETY: a byte of the block, which this thread owns.
                     unsafe { (p as *const u8).add(i).read() },
                     0,
                     "byte {i} of zeroed {p:#x} {known:?}"

@@ -66,7 +66,7 @@ impl Walker {
         let base = registers.sp;
         let mut read = |address: u64| {
             let offset = address.wrapping_sub(base);
-            if offset % 8 == 0
+            if offset.is_multiple_of(8)
                 && let Some(word) = words.get((offset / 8) as usize)
             {
                 return Ok(*word as u64);

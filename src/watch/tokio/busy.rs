@@ -66,7 +66,7 @@ pub(crate) struct Busy {
 /// Whether a worker that stood still for so long is busy: twice the limit, since several polls may lie within.
 fn is_busy(worker: Worker, for_long: Duration, limit: Duration) -> bool {
     // An odd count: parked (or its core was taken along by `block_in_place`).
-    worker.parks % 2 == 0 && for_long > limit * 2
+    worker.parks.is_multiple_of(2) && for_long > limit * 2
 }
 
 impl Busy {
@@ -102,6 +102,11 @@ impl Busy {
             let (worker, long) = (still.key.1, still.for_long);
             reporter::later(Box::new(move || told(worker, long, limit, candidates, blind)));
         }
+    }
+
+    /// Whether some worker of the attached runtimes has stood still for so long, unparked; nothing where none is attached.
+    pub(crate) fn stands_still(&self, long: Duration) -> Option<bool> {
+        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.for_long >= long))
     }
 
     fn sample(&mut self, credit: Duration) {
@@ -220,6 +225,20 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_worker_stands_still_while_its_counters_do_and_it_isnt_parked() {
+        let still = |parks, ms| Still {
+            key: (1, 0),
+            worker: Worker { busy: MS, parks },
+            for_long: MS * ms,
+            told: false,
+        };
+        let busy = |all| Busy { all, same: Vec::new() };
+        assert_eq!(busy(vec![]).stands_still(MS * 90), None);
+        assert_eq!(busy(vec![still(4, 90)]).stands_still(MS * 90), Some(true));
+        assert_eq!(busy(vec![still(5, 900), still(4, 80)]).stands_still(MS * 90), Some(false));
+    }
 
     #[test]
     fn a_parked_worker_is_never_busy() {

@@ -57,7 +57,33 @@ pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
 /// The user's function that the poll began with: what the future is called.
 pub(crate) fn future_name(inside: &[Named]) -> Option<&str> {
     let name = inside.iter().rev().find(|n| n.user && n.function.is_some())?.function.as_deref()?;
-    Some(name.strip_suffix("::{{closure}}").unwrap_or(name))
+    // With line tables alone an inlined future has a bare name (`{async_block#0}`): none at all says more.
+    (!name.starts_with('{')).then(|| name.strip_suffix("::{{closure}}").unwrap_or(name))
+}
+
+/// The type of the spawned future, from the names of the stack that spawned it: tokio's cell is generic over it. Nothing in a build
+/// whose names leave types out.
+pub(crate) fn future_type(spawned: &[Named]) -> Option<String> {
+    spawned.iter().filter_map(|n| n.function.as_deref()).find_map(|function| {
+        let at = function.find("task::core::Cell<")? + "task::core::Cell<".len();
+        let inside = function.get(at..)?;
+        let mut depth = 0u32;
+        let end = inside.char_indices().find_map(|(i, c)| {
+            match c {
+                '<' => depth += 1,
+                '>' if depth > 0 => depth -= 1,
+                ',' | '>' if depth == 0 => return Some(i),
+                _ => {}
+            }
+            None
+        })?;
+        let name = inside.get(..end)?;
+        // `app::serve::{async_fn_env#0}`: the function's own name; what it is generic over says little.
+        let name = name.split("::{async_fn_env#").next()?;
+        let name = name.split("::{async_block_env#").next()?;
+        let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
+        name.contains("::").then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -65,10 +91,7 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions
-            .iter()
-            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
-            .collect()
+        functions.iter().map(|f| Named { function: Some((*f).into()), user: f.starts_with("app") }).collect()
     }
 
     #[test]
@@ -85,6 +108,10 @@ mod tests {
         assert_eq!(holds(&s, true), (Holds::Worker, 4));
         assert_eq!(future_name(&s[..4]), Some("app::serve"));
         assert!(polls_a_task(&s[..4]));
+        assert_eq!(future_name(&stack(&["app::busy"])), Some("app::busy"));
+        let mut bare = stack(&["{async_fn#0}"]);
+        bare[0].user = true;
+        assert_eq!(future_name(&bare), None);
     }
 
     #[test]
@@ -101,6 +128,21 @@ mod tests {
             let s = stack(&inside.iter().chain(&around).copied().collect::<Vec<_>>());
             assert_eq!(holds(&s, true).0, Holds::Nobody, "{around:?}");
         }
+    }
+
+    #[test]
+    fn a_futures_type_is_read_from_the_stack_that_spawned_it() {
+        let of = |f: &str| future_type(&stack(&["alloc::alloc::alloc", f]));
+        let cell =
+            |t: &str| of(&format!("new<tokio::runtime::task::core::Cell<{t}, alloc::sync::Arc<X, Y>>>"));
+        assert_eq!(cell("app::Server::serve::{async_fn_env#0}"), Some("app::Server::serve".into()));
+        assert_eq!(cell("app::serve::{async_fn_env#0}<u8, (u8, u8)>"), Some("app::serve".into()));
+        assert_eq!(
+            cell("app::Mine<alloc::vec::Vec<u8>, u8>"),
+            Some("app::Mine<alloc::vec::Vec<u8>, u8>".into())
+        );
+        assert_eq!(of("tokio::runtime::task::core::Cell<T,S>::new"), None);
+        assert_eq!(future_type(&[]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the kernel tells of a thread's time on and off the processor.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn nth(tid: i32, n: usize) -> Option<Duration> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
@@ -17,10 +17,91 @@ pub(crate) fn waited(tid: i32) -> Option<Duration> {
     nth(tid, 1)
 }
 
+/// Whether the thread waits for something else than a processor, now.
+pub(crate) fn sleeps(tid: i32) -> bool {
+    // "1234 (name, which may hold anything) S ..": the letter behind the last bracket.
+    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('S' | 'D'))
+}
+
+/// What a thread has done until a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    at: Instant,
+    ran: Duration,
+    waited: Duration,
+    sleeps: bool,
+}
+
+impl Spent {
+    pub(crate) fn of(tid: i32) -> Self {
+        let (ran, waited, sleeps) =
+            (ran(tid).unwrap_or_default(), waited(tid).unwrap_or_default(), sleeps(tid));
+        Self { at: Instant::now(), ran, waited, sleeps }
+    }
+
+    /// How much of the time since `before`, of which at most `sure` surely passed, the thread spent in its poll: without its
+    /// waits for a processor. The kernel counts a wait when it is over, so of a thread that is ready only what it ran counts.
+    pub(crate) fn since(self, before: Self, sure: Duration) -> Duration {
+        let full = self.at - before.at;
+        let ran = self.ran.saturating_sub(before.ran).min(full);
+        let waited = self.waited.saturating_sub(before.waited);
+        if self.sleeps { ran.max(sure.min(full).saturating_sub(waited)) } else { ran }
+    }
+}
+
 /// The name of a thread.
 pub(crate) fn name(tid: i32) -> String {
     match std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")) {
         Ok(name) => format!("thread {}", name.trim_end()),
         Err(_) => format!("thread {tid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn spent(at: u32, ran: u32, waited: u32, sleeps: bool) -> Spent {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let start = *START.get_or_init(Instant::now);
+        Spent { at: start + MS * at, ran: MS * ran, waited: MS * waited, sleeps }
+    }
+
+    #[test]
+    fn a_ready_thread_spends_what_it_ran_however_long_the_gap() {
+        let poll = spent(10, 13, 20, false).since(spent(0, 10, 20, false), MS * 10);
+        assert_eq!(poll, MS * 3, "seven are a wait that isn't counted yet");
+        let poll = spent(60, 70, 0, false).since(spent(0, 10, 0, false), MS * 10);
+        assert_eq!(poll, MS * 60, "it ran all the while, though the sample came late");
+    }
+
+    #[test]
+    fn a_sleeping_thread_spends_what_is_sure_of_the_gap_less_its_waits() {
+        assert_eq!(spent(400, 1, 0, true).since(spent(0, 1, 0, true), MS * 10), MS * 10);
+        assert_eq!(spent(10, 1, 4, true).since(spent(0, 1, 0, true), MS * 10), MS * 6);
+        assert_eq!(spent(10, 1, 40, true).since(spent(0, 1, 0, true), MS * 10), Duration::ZERO);
+        assert_eq!(spent(3, 1, 0, true).since(spent(0, 1, 0, true), MS * 10), MS * 3);
+    }
+
+    #[test]
+    fn a_thread_of_ours_is_seen_asleep() {
+        let (tid_out, tid_in) = std::sync::mpsc::channel();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tid_out.send(super::super::super::heap::thread_id()).unwrap();
+            let _ = wait.recv();
+        });
+        let tid = tid_in.recv().unwrap();
+        let asleep = (0..500).any(|_| {
+            std::thread::sleep(MS * 2);
+            sleeps(tid)
+        });
+        drop(go);
+        thread.join().unwrap();
+        assert!(asleep);
     }
 }

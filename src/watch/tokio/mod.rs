@@ -198,6 +198,17 @@ pub(crate) fn measure() {
     probe::probe();
 }
 
+/// What was found of tokio's insides, in words; nothing before anybody asked for them.
+pub(crate) fn found() -> Option<String> {
+    let found = probe::known()?;
+    Some(match (found.id, found.budget, found.cell) {
+        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
+        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
+        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
+        (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
+    })
+}
+
 /// The number of the next report that may be followed by another on the same poll.
 pub(crate) fn next_case() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);

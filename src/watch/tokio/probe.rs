@@ -3,6 +3,8 @@
 //! Measured once a process by tasks on two threads with runtimes of their own: what they don't agree on counts as not found.
 //! Where tokio's thread-local lies in the executable, every thread has it at the same distance from its thread pointer.
 
+#![cfg_attr(not(native), allow(unused_imports, dead_code))]
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -22,9 +24,15 @@ pub(crate) struct Found {
     pub cell: Option<cell::Shape>,
 }
 
+static FOUND: OnceLock<Found> = OnceLock::new();
+
+/// What was measured, where it was.
+pub(crate) fn known() -> Option<&'static Found> {
+    FOUND.get()
+}
+
 /// Measures and publishes, once a process. Ordinary code; returns when it is done, in a few milliseconds.
 pub(crate) fn probe() -> &'static Found {
-    static FOUND: OnceLock<Found> = OnceLock::new();
     FOUND.get_or_init(|| {
         let found = on_two_threads();
         if let Some(id) = found.id {
@@ -238,7 +246,7 @@ where
         inside: AtomicU64,
         go: Mutex<(bool, Option<Waker>)>,
     }
-    // SAFETY (of all reads below): `cell` is the task that this waker wakes, alive while the task isn't finished; its first
+    // SAFETY: of all reads below: `cell` is the task that this waker wakes, alive while the task isn't finished; its first
     // words are its header, and a mapped page holds at least its 64 bytes.
     let state = |cell: usize| unsafe { AtomicU64::from_ptr(cell as *mut u64) }.load(SeqCst);
     let shared = Arc::new(Shared::default());

@@ -19,6 +19,8 @@ pub(crate) struct StuckPoll {
     pub id: u64,
     /// Wrapped by us, and where.
     pub wrapped: Option<Option<&'static Location<'static>>>,
+    /// Whether a worker of the attached runtimes stands still, as one must that this poll holds; nothing: not known.
+    pub still: Option<bool>,
     pub took: Duration,
     pub limit: Duration,
     /// `took` counts from the poll's beginning.
@@ -44,6 +46,10 @@ pub(crate) fn stuck(poll: StuckPoll) {
         if poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown) {
             return None;
         }
+        // Inlined without debug information, a `block_in_place` leaves no name: its worker goes on elsewhere.
+        if holds == Holds::Worker && poll.still == Some(false) {
+            return None;
+        }
         poll.written.store(true, Relaxed);
         Some(stuck_words(&poll, names.get(..inside).unwrap_or(&names)))
     }));
@@ -54,7 +60,10 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
         (0, Some(_)) => "a watched future".into(),
         (id, _) => who(id),
     };
-    if let Some(name) = context::future_name(inside) {
+    let spawned = poll.spawned.as_deref().map(heap::names).unwrap_or_default();
+    if let Some(name) =
+        context::future_type(&spawned).or_else(|| context::future_name(inside).map(str::to_owned))
+    {
         who.push_str(&format!(" `{name}`"));
     }
     let least = if poll.exact { "" } else { "at least " };
@@ -122,6 +131,7 @@ mod tests {
             number: 2,
             id: 17,
             wrapped: None,
+            still: None,
             took: Duration::from_millis(112),
             limit: Duration::from_millis(100),
             exact: false,
@@ -131,8 +141,7 @@ mod tests {
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
             written: Arc::default(),
         };
-        let inside =
-            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
+        let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
         let w = stuck_words(&poll, &inside);
         assert_eq!(
             w.sentence,

@@ -78,9 +78,9 @@ fn step_of(limit: Duration) -> Duration {
 #[derive(Default)]
 struct Watched {
     track: Track,
+    /// At the last sample.
+    spent: Option<cpu::Spent>,
     /// At the raise.
-    waited: Duration,
-    ran: Duration,
     allocated: u64,
     /// How long it is known to have taken.
     took: Duration,
@@ -88,6 +88,9 @@ struct Watched {
     case: Option<Case>,
     /// The wrapped poll that was told, by its beginning.
     wrapped: u64,
+    /// The wrapped poll that was seen last, and what the thread had run at first sight of it.
+    seen: u64,
+    ran: Duration,
     here: bool,
 }
 
@@ -154,11 +157,11 @@ impl Watchdog {
         std::thread::sleep(self.next - now);
         let now = Instant::now();
         clock::limit_changed(limit);
-        // Of the time since the last sample only one step is sure (the process may have been stopped, the machine suspended),
-        // and what this thread itself waited for a processor.
+        // Of the time between two samples only one step is sure (the process may have been stopped, the machine suspended), and
+        // what this thread itself waited for a processor.
         let own = cpu::waited(self.own_tid).unwrap_or_default();
-        let credit = (now - self.last).min(step + own.saturating_sub(self.own_waited));
-        let full = now - self.last;
+        let sure = step + own.saturating_sub(self.own_waited);
+        let credit = (now - self.last).min(sure);
         self.own_waited = own;
         self.last = now;
         let mut infos = Vec::new();
@@ -171,7 +174,7 @@ impl Watchdog {
             if info.tid == self.own_tid {
                 continue;
             }
-            busy.push((info, self.thread(info, now - self.start, credit, full, limit, step)));
+            busy.push((info, self.thread(info, now - self.start, sure, limit, step)));
         }
         self.threads.retain(|_, w| {
             if !w.here
@@ -193,26 +196,25 @@ impl Watchdog {
         &mut self,
         info: ThreadInfo,
         at: Duration,
-        credit: Duration,
-        full: Duration,
+        sure: Duration,
         limit: Duration,
         step: Duration,
     ) -> Option<Seen> {
         let watched = self.threads.entry((info.slot, info.tid)).or_default();
         watched.here = true;
+        // Before the words are read: what is counted had passed by then.
+        let credit = match (watched.track.proof(), watched.spent) {
+            (Some(_), Some(before)) => {
+                let spent = cpu::Spent::of(info.tid);
+                watched.spent = Some(spent);
+                spent.since(before, sure)
+            }
+            _ => Duration::ZERO,
+        };
         let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
         let published = held.published();
         let current = published.current();
         let seen = words::read(&held);
-        // Where the thread ran all the while, the time is sure however late this sample came.
-        let credit = match watched.track.proof() {
-            Some(_) => {
-                let ran = cpu::ran(info.tid).unwrap_or_default();
-                let since = ran.saturating_sub(std::mem::replace(&mut watched.ran, ran));
-                credit.max(since.min(full))
-            }
-            None => credit,
-        };
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -222,8 +224,7 @@ impl Watchdog {
                 watched.track.raised(at, seen.id, to);
                 watched.allocated = held.info.allocated;
                 drop(held);
-                watched.waited = cpu::waited(info.tid).unwrap_or_default();
-                watched.ran = cpu::ran(info.tid).unwrap_or_default();
+                watched.spent = Some(cpu::Spent::of(info.tid));
             } else {
                 watched.track.missed(at);
             }
@@ -237,7 +238,7 @@ impl Watchdog {
         }
         if act == Act::Judge {
             let allocated = info.allocated.saturating_sub(watched.allocated);
-            judge_proof(watched, &mut self.looker, info, allocated, limit, step);
+            judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
             judge_wrapped(
@@ -258,6 +259,7 @@ impl Watchdog {
 fn judge_proof(
     watched: &mut Watched,
     looker: &mut Option<Looker>,
+    busy: &super::busy::Busy,
     info: ThreadInfo,
     allocated: u64,
     limit: Duration,
@@ -267,8 +269,8 @@ fn judge_proof(
     if proof.seen <= limit && watched.case.is_none() {
         return;
     }
-    let waited = cpu::waited(info.tid).unwrap_or_default().saturating_sub(watched.waited);
-    let facts = PollFacts { seen: proof.seen, waited, maybe_two: proof.fell, step };
+    // Waits for a processor aren't in it.
+    let facts = PollFacts { seen: proof.seen, waited: Duration::ZERO, maybe_two: proof.fell, step };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
     watched.took = verdict.took;
     if watched.case.is_some() {
@@ -293,6 +295,8 @@ fn judge_proof(
         number,
         id: proof.id,
         wrapped: None,
+        // Two samples of grace: the counters' times are counted otherwise than the poll's.
+        still: busy.stands_still(verdict.took.saturating_sub(step * 2)),
         took: verdict.took,
         limit,
         exact: false,
@@ -316,11 +320,20 @@ fn judge_wrapped(
 ) {
     let delay = cpu::waited(info.tid).unwrap_or_default();
     let waited = delay.saturating_sub(published.note_wait(delay));
+    let ran = cpu::ran(info.tid).unwrap_or_default();
+    if watched.seen != current.since {
+        (watched.seen, watched.ran) = (current.since, ran);
+    }
     if watched.wrapped == current.since || limit.is_zero() || clock::quick(current.ticks) {
         return;
     }
-    let facts =
-        PollFacts { seen: clock::span(current.ticks), waited, maybe_two: false, step: Duration::ZERO };
+    // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
+    let seen = if cpu::sleeps(info.tid) {
+        clock::span(current.ticks)
+    } else {
+        ran.saturating_sub(watched.ran) + waited
+    };
+    let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
     let Some(stuck) = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER) else { return };
     if !published.still(current.since) {
@@ -333,6 +346,7 @@ fn judge_wrapped(
         number,
         id,
         wrapped: Some(current.made),
+        still: None,
         took: verdict.took,
         limit,
         exact: true,
