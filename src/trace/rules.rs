@@ -192,10 +192,11 @@ fn keep(address: usize, rule: Rule) {
     }
 }
 
-/// gimli's room for one evaluation: 3 rows of 24 rules.
+/// gimli's room for one evaluation: 3 rows of 10 rules. Compiled code saves at most the 6 registers that a call must keep, and
+/// the return address; gimli copies rows on the stack, of which a small thread has little. A row with more is no rule.
 pub(crate) struct Room;
 impl UnwindContextStorage<usize> for Room {
-    type Rules = [(Register, RegisterRule<usize>); 24];
+    type Rules = [(Register, RegisterRule<usize>); 10];
     type Stack = [UnwindTableRow<usize, Self>; 3];
 }
 pub(crate) type Context = UnwindContext<usize, Room>;
