@@ -138,7 +138,7 @@ fn watch(handle: &Handle) -> u64 {
     }
     // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
     // the idle ones take the others.
-    heap::register_thread();
+    heap::renew_thread();
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {

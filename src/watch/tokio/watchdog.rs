@@ -116,6 +116,8 @@ struct Watchdog {
     own_waited: Duration,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
+    /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
+    gone: Vec<(u32, i32)>,
     coop_off: bool,
     busy: super::busy::Busy,
 }
@@ -124,6 +126,9 @@ impl Watchdog {
     fn new() -> Self {
         let now = Instant::now();
         let own_tid = heap::thread_id();
+        let mut gone = Vec::new();
+        heap::threads(&mut |info| gone.push((info.slot, info.tid)));
+        gone.retain(|(_, tid)| !cpu::exists(*tid));
         Self {
             start: now,
             last: now,
@@ -132,6 +137,7 @@ impl Watchdog {
             own_waited: cpu::waited(own_tid).unwrap_or_default(),
             looker: None,
             threads: HashMap::new(),
+            gone,
             coop_off: heap::settings().coop_off,
             busy: super::busy::Busy::default(),
         }
@@ -171,7 +177,7 @@ impl Watchdog {
         }
         let mut busy = Vec::new();
         for info in infos {
-            if info.tid == self.own_tid {
+            if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
                 continue;
             }
             busy.push((info, self.thread(info, now - self.start, sure, limit, step)));
