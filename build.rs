@@ -14,11 +14,6 @@ fn main() {
         && is("CARGO_CFG_TARGET_OS", "linux")
         && is("CARGO_CFG_TARGET_ENV", "gnu")
         && is("CARGO_CFG_TARGET_POINTER_WIDTH", "64");
-    // Unoptimised code of ours needs several times the stack.
-    println!("cargo::rustc-check-cfg=cfg(unoptimised)");
-    if is("OPT_LEVEL", "0") {
-        println!("cargo::rustc-cfg=unoptimised");
-    }
     if native && std::env::var_os("CARGO_CFG_BIRTHMARK_PORTABLE").is_none() {
         println!("cargo::rustc-cfg=native");
     }
