@@ -51,7 +51,7 @@ pub(crate) struct Scratch {
     pub frames: [usize; FRAMES],
 }
 
-const SCRATCHES: usize = 16;
+const SCRATCHES: usize = 64;
 static POOL: [AtomicPtr<Scratch>; SCRATCHES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SCRATCHES];
 
 /// A scratch for this capture alone; given back when dropped.
@@ -74,7 +74,7 @@ impl Drop for Lent {
     }
 }
 
-/// A scratch that nobody uses; nothing where 16 captures run at once or memory ran out.
+/// A scratch that nobody uses; nothing where 64 captures run at once or memory ran out.
 pub(crate) fn lend() -> Option<Lent> {
     let mine = (fork::number() as u32).wrapping_add(1);
     for place in &POOL {
