@@ -25,6 +25,11 @@ use tokio::net::{TcpListener, TcpStream};
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new().tracemalloc(5).malloc("debug");
 
+/// How long a poll may take here; 100 ms where nobody says so.
+const LIMIT: Duration = Duration::from_millis(50);
+/// Time for a report to be written.
+const REPORTS: Duration = Duration::from_millis(400);
+
 /// What every connection shares.
 #[derive(Default)]
 struct Server {
@@ -173,10 +178,15 @@ async fn main_job() -> std::io::Result<()> {
     let mut client = Client::connect(address).await?;
     feed(&mut client, &files).await?;
     let before = snapshot();
+    let first = before.clone();
+    let held = tokio::task::spawn_blocking(move || first.statistics(GroupBy::Line).len()).await?;
+    println!("serving {address}: {} files sent once, {held} lines hold memory", files.len());
 
     heading("1. A handler blocks its worker for 150 ms: slow-callback, while it is stuck and when it ended");
     let indexed = client.ask("REINDEX\n", b"").await?;
     print!("the client waited for: {indexed}");
+    // Reports are written by a thread of their own: let it finish before the next heading.
+    tokio::time::sleep(REPORTS).await;
 
     let (sent, replies) = feed(&mut client, &files).await?;
 
@@ -187,6 +197,7 @@ async fn main_job() -> std::io::Result<()> {
     let kept = std::fs::metadata(&log)?.len();
     println!("the log should hold {written} bytes and holds {kept}");
     std::fs::remove_file(&log)?;
+    tokio::time::sleep(REPORTS).await;
 
     heading("3. A cache that only grows: the ten lines that hold most, then what grew between two snapshots");
     let after = snapshot();
@@ -226,6 +237,7 @@ fn main() -> ExitCode {
         drop(std::hint::black_box(fill(24)));
         return ExitCode::SUCCESS;
     }
+    birthmark::set_slow_callback_duration(LIMIT);
     match birthmark::tokio::run(true, main_job()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

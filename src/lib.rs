@@ -1,4 +1,44 @@
-//! Birthmark: Python's Development Mode for Rust.
+//! Birthmark: Python's Development Mode for Rust. Find out who allocated it.
+//!
+//! ```no_run
+//! #[global_allocator]
+//! static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+//!
+//! use birthmark::{GroupBy, snapshot};
+//!
+//! fn main() {
+//!     birthmark::tracemalloc::start(5);
+//!     let before = snapshot();
+//!     let kept: Vec<String> = (0..1000).map(|i| i.to_string()).collect();
+//!     println!("{}", snapshot().compare_to(&before, GroupBy::Line));
+//!     drop(kept);
+//! }
+//! ```
+//!
+//! | pillar | Python's | begin with |
+//! |---|---|---|
+//! | who holds the memory, what grew | `tracemalloc` | [`tracemalloc`], [`snapshot`](snapshot()), [`Snapshot`] |
+//! | who corrupted it, freed it twice, wrote after its free | `PYTHONMALLOC=debug` | `BIRTHMARK_MALLOC=debug`, [`check_heap`] |
+//! | which task blocks the runtime, what was lost on drop | asyncio's debug mode, `ResourceWarning` | `birthmark::tokio`, [`ResourceGuard`] |
+//!
+//! Nothing is on until a variable or a call says so, but for the debug heap in builds with `debug_assertions`. The variables and
+//! the prices stand in the README; [`doctor`] tells what is on and what to change.
+//!
+//! # What happens in the awkward cases
+//!
+//! - *A block made before tracing began*, or before `clear_traces`: it is untraced, and its free counts nowhere.
+//! - *A block freed after `stop`*: nothing; its record goes with it.
+//! - *A thread with a stack too small for a walk, no memory for a new stack*: the block has no trace, and is counted in
+//!   [`Dropped`], which the snapshot's head, [`doctor`] and one line at exit tell.
+//! - *`fork`*: the child goes on; it reports no damage of its parent's blocks.
+//! - *A fault of the heap*: one report, then `SIGABRT`, unless `on_error=continue`.
+//!
+//! # The modules, as an allocation passes them
+//!
+//! `alloc` (the generic shell) hands on to `hook`, which asks `block` (layout, fill, red zones, quarantine), `trace` (capture,
+//! memo, walk, rules, intern) and `table` (records by address, counters). `snapshot` copies the table; `watch` looks at the
+//! runtime; `report` finds words for both. `config` reads the variables, `sys` is what differs by platform, and `thread`
+//! keeps what each thread's hooks need.
 
 #[cfg(feature = "heap")]
 mod alloc;
@@ -6,6 +46,8 @@ mod alloc;
 mod block;
 #[cfg(feature = "heap")]
 mod config;
+#[cfg(feature = "heap")]
+mod doctor;
 #[cfg(feature = "heap")]
 mod dropped;
 #[cfg(feature = "heap")]
@@ -32,6 +74,8 @@ mod watch;
 
 #[cfg(feature = "heap")]
 pub use alloc::DebugAlloc;
+#[cfg(feature = "heap")]
+pub use doctor::{Doctor, doctor};
 #[cfg(feature = "heap")]
 pub use heap_check::{Damaged, HeapError, check_heap};
 #[cfg(feature = "heap")]

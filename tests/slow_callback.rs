@@ -320,6 +320,23 @@ fn child(asked: &str) {
             birthmark::tokio::attach(&tokio::runtime::Handle::current());
             whole.await;
         }),
+        "forked" => {
+            // The parent has a watchdog; a child made by a bare fork makes its own.
+            birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, async {
+                tokio::time::sleep(MS * 50).await;
+            });
+            // SAFETY: no other thread of this program holds a lock that the child needs: the runtime is gone.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, whole);
+                // SAFETY: ends the child at once.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for our own child.
+            unsafe { libc::waitpid(pid, &mut status, 0) };
+            assert_eq!(status, 0);
+        }
         other => panic!("no way {other}"),
     }
 }
@@ -334,6 +351,11 @@ fn program() {
 const DEBUG: (&str, &str) = ("BIRTHMARK_ASYNC_DEBUG", "1");
 const TRACED: (&str, &str) = ("TRACEMALLOC", "5");
 
+/// Whether the text names a line of this file, or says that the build keeps none.
+fn has_place(text: &str, place: &str) -> bool {
+    text.contains(place) || text.contains("line numbers need")
+}
+
 /// The culprit is told while stuck, once, by its id, with a stack that names `function`; then once more as it ends.
 fn told(how: &str, program: &str, function: &str) -> Output {
     let output = run(&format!("{how} {program}"), &[DEBUG, TRACED]);
@@ -347,7 +369,7 @@ fn told(how: &str, program: &str, function: &str) -> Output {
     assert_eq!(stuck.len(), 1, "{how} {program}: {culprit}\n{text}");
     assert!(stuck[0].starts_with(&format!("{culprit} ")), "{how} {program}: {culprit}\n{text}");
     assert!(text.contains(function), "{how} {program}: no {function}\n{text}");
-    assert!(text.contains("tests/slow_callback.rs:"), "{how} {program}\n{text}");
+    assert!(has_place(text, "tests/slow_callback.rs:"), "{how} {program}\n{text}");
     if culprit != "the root future" {
         assert!(text.contains("  spawned "), "{how} {program}\n{text}");
     }
@@ -417,7 +439,7 @@ fn a_recv_loop_that_never_waits_is_told() {
 
 #[test]
 fn bytes_allocated_in_the_stuck_poll_are_told() {
-    let output = told("attached_mt", "allocating", "tests/slow_callback.rs");
+    let output = told("attached_mt", "allocating", "slow_callback::nap");
     assert!(
         output.stderr.contains("MiB allocated meanwhile")
             || output.stderr.contains("KiB allocated meanwhile")
@@ -569,6 +591,11 @@ fn a_limit_in_the_variable_is_the_limit() {
     let output = run("attached_mt sixties", &[("BIRTHMARK_ASYNC_DEBUG", "1,slow=20ms"), TRACED]);
     let all = output.reports("slow-callback");
     assert!(all.iter().any(|l| l.contains("limit 20 ms") && l.contains("still stuck")), "{}", output.stderr);
+}
+
+#[test]
+fn after_a_fork_the_child_makes_a_watchdog_of_its_own() {
+    told("forked", "computing", "slow_callback::compute");
 }
 
 #[test]

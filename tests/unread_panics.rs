@@ -278,6 +278,7 @@ fn unread(how: &str, program: &str, variables: &[(&str, &str)]) -> Output {
         all[0].starts_with(&format!("task {} panicked and nobody read it: ", output.said("culprit"))),
         "{text}"
     );
+    // The panic's own place needs no debug information.
     assert!(output.stderr.contains("tests/unread_panics.rs:"), "{text}");
     assert_eq!(output.said("hook"), "called", "{text}");
     output

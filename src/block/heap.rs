@@ -65,10 +65,14 @@ pub(crate) unsafe fn dress(base: *mut u8, size: usize, align: usize, zeroed: boo
 /// `user` is a block of this size and alignment under the debug heap.
 #[inline(always)]
 unsafe fn draw_zones(user: *mut u8, size: usize, align: usize) {
-    let zone = layout::front_zone(align);
-    // SAFETY: both zones belong to the block.
+    // SAFETY: both zones belong to the block. The front one is nearly always 16 bytes, which then is a constant.
     unsafe {
-        pattern::fill(user.sub(zone), zone, Pattern::Zone);
+        if align <= layout::ZONE {
+            pattern::fill(user.sub(layout::ZONE), layout::ZONE, Pattern::Zone);
+        } else {
+            let zone = layout::front_zone(align);
+            pattern::fill(user.sub(zone), zone, Pattern::Zone);
+        }
         pattern::fill(user.add(size), layout::ZONE, Pattern::Zone);
     }
 }
@@ -79,11 +83,16 @@ unsafe fn draw_zones(user: *mut u8, size: usize, align: usize) {
 /// `user` is a block of this size and alignment under the debug heap.
 #[inline(always)]
 unsafe fn zones_intact(user: *const u8, size: usize, align: usize) -> bool {
-    let zone = layout::front_zone(align);
+    // Nearly always 16, which then is a constant.
+    let zone = if align <= layout::ZONE { layout::ZONE } else { layout::front_zone(align) };
     // SAFETY: both zones belong to the block.
     unsafe {
-        pattern::intact(user.sub(zone), zone, Pattern::Zone)
-            & pattern::intact(user.add(size), layout::ZONE, Pattern::Zone)
+        let before = if zone == layout::ZONE {
+            pattern::intact(user.sub(layout::ZONE), layout::ZONE, Pattern::Zone)
+        } else {
+            pattern::intact(user.sub(zone), zone, Pattern::Zone)
+        };
+        before & pattern::intact(user.add(size), layout::ZONE, Pattern::Zone)
     }
 }
 

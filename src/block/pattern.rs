@@ -53,24 +53,27 @@ pub(crate) fn keep(p: *mut u8) {
 #[inline(always)]
 pub(crate) unsafe fn intact(p: *const u8, n: usize, pattern: Pattern) -> bool {
     let word = pattern.word();
+    let eight = |at: usize| {
+        // SAFETY: every place asked for below lies in the caller's `n` bytes, 8 of them from `at` on. A raw read, since a
+        // program at fault may write meanwhile.
+        unsafe { p.add(at).cast::<u64>().read_unaligned() ^ word }
+    };
     let mut differ = 0u64;
     let mut i = 0;
-    // SAFETY: every read lies in the caller's `n` bytes; raw reads, since a program at fault may write meanwhile.
-    unsafe {
-        while i + 32 <= n {
-            let q = p.add(i).cast::<u64>();
-            differ |= (q.read_unaligned() ^ word)
-                | (q.add(1).read_unaligned() ^ word)
-                | (q.add(2).read_unaligned() ^ word)
-                | (q.add(3).read_unaligned() ^ word);
-            i += 32;
-        }
+    while i + 32 <= n {
+        differ |= (eight(i) | eight(i + 8)) | (eight(i + 16) | eight(i + 24));
+        i += 32;
+    }
+    if n >= 8 {
         while i + 8 <= n {
-            differ |= p.add(i).cast::<u64>().read_unaligned() ^ word;
+            differ |= eight(i);
             i += 8;
         }
+        differ |= eight(n - 8); // the rest, and some of it twice
+    } else {
         while i < n {
-            differ |= u64::from(p.add(i).read() ^ pattern.byte(p as usize + i));
+            // SAFETY: `i < n`.
+            differ |= u64::from(unsafe { p.add(i).read() } ^ pattern.byte(p as usize + i));
             i += 1;
         }
     }

@@ -142,16 +142,21 @@ pub(crate) unsafe fn push(slot: &Slot, entry: Entry, charge: usize) -> bool {
     cell.free.store(u64::from(entry.freed_by) | u64::from(entry.thread) << 32, Relaxed);
     ring.pushed.store(ring.pushed.load(Relaxed).wrapping_add(charge as u64), Relaxed);
     ring.head.store(head.wrapping_add(1), Release);
+    if ring.bytes() > share {
+        make_room(ring);
+    }
+    true
+}
+
+/// A ring holds more than its share: its oldest go. What threads that ended have left goes first, which makes the shares of
+/// the others larger.
+#[inline(never)]
+fn make_room(ring: &Ring) {
     if ORPHANS.load(Relaxed) != 0 {
         evict_orphans();
     }
-    while ring.bytes() > share {
-        // SAFETY: as above.
-        if unsafe { evict(ring) } == 0 {
-            break;
-        }
-    }
-    true
+    // SAFETY: no lock and no borrow of the ring is held here.
+    while ring.bytes() > SHARE.load(Relaxed) && unsafe { evict(ring) } != 0 {}
 }
 
 #[cold]

@@ -12,8 +12,9 @@ use crate::dropped;
 use crate::sys::line::Line;
 use crate::thread::Slot;
 
-/// Stack that a walk may need below the hook's frame; far more where this crate is compiled without optimisation.
-const WALK_NEEDS: usize = if cfg!(unoptimised) { 24 << 10 } else { 6 << 10 };
+/// Stack that a walk may need below the hook's caller (measured in `tests/small_stacks.rs`); far more where this crate is
+/// compiled without optimisation.
+const WALK_NEEDS: usize = if cfg!(unoptimised) { 24 << 10 } else { 4 << 10 };
 /// Stack that a look into the memo may need.
 const LOOK_NEEDS: usize = if cfg!(unoptimised) { 6 << 10 } else { 1 << 10 };
 
@@ -66,6 +67,9 @@ unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
     }
     // SAFETY: the caller's: this thread owns the slot, and no other look or note of its memo is under way.
     let memo = unsafe { &mut *slot.memo.get() };
+    if memo.skips() {
+        return walk_only(slot, control, start, true);
+    }
     // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
     match unsafe { memo.look(control, start, second) } {
         Look::Hit(id) => {

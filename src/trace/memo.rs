@@ -59,8 +59,9 @@ pub(crate) struct Memo {
     /// Looks and misses since the last judgement of whether noting pays.
     looks: u32,
     misses: u32,
-    /// Notes only each n-th new stack.
+    /// Notes only each n-th new stack that was looked for.
     sparse: u32,
+    spared: u32,
     /// Owner of each long list: entry number + 1.
     owners: [u16; LONG],
     /// No memory for one: this thread walks.
@@ -93,6 +94,7 @@ impl Memo {
             looks: 0,
             misses: 0,
             sparse: 1,
+            spared: 0,
             owners: [0; LONG],
             refused: false,
         }
@@ -145,6 +147,15 @@ impl Memo {
     fn long(&self, number: usize) -> *mut u16 {
         // SAFETY: the long lists lie behind the entries in the same mapping; `number` is below LONG.
         unsafe { self.entries.add(ENTRIES).cast::<u16>().add((number & (LONG - 1)).wrapping_mul(LONGEST)) }
+    }
+
+    /// Whether this look isn't worth its time: nearly every stack of this thread is new.
+    #[inline(always)]
+    pub(crate) fn skips(&mut self) -> bool {
+        self.sparse > 1 && {
+            self.turn = self.turn.wrapping_add(1);
+            self.turn & 7 != 0
+        }
     }
 
     /// Looks for the stack that begins at `start`; `second` is the place of its second return address.
@@ -228,7 +239,7 @@ impl Memo {
         let (looks, misses) = (self.looks, self.misses);
         (self.looks, self.misses) = (0, 0);
         if misses.wrapping_mul(8) > looks.wrapping_mul(7) && self.sets >= MOST_SETS {
-            self.sparse = 16;
+            self.sparse = 4;
         } else {
             self.sparse = 1;
             if misses.wrapping_mul(64) > looks && self.sets < MOST_SETS {
@@ -241,8 +252,11 @@ impl Memo {
     /// Keeps a stack that was just walked.
     pub(crate) fn note(&mut self, key: Key, start: Start, walk: &Walk<'_>, trace: u32) {
         self.turn = self.turn.wrapping_add(1);
-        if self.sparse > 1 && !self.turn.is_multiple_of(self.sparse) {
-            return;
+        if self.sparse > 1 {
+            self.spared = self.spared.wrapping_add(1);
+            if !self.spared.is_multiple_of(self.sparse) {
+                return;
+            }
         }
         let list = walk.n.wrapping_add(walk.pairs.wrapping_mul(2));
         if !walk.provable || list > LONGEST || walk.n == 0 {

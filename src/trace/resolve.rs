@@ -243,14 +243,22 @@ mod tests {
         frames.split_off(here.expect("this function is on its own stack") + 1)
     }
 
+    /// Whether this build has line tables, and so inlined frames.
+    fn lines() -> bool {
+        let own = look_up(lines as *const () as usize + 2, false);
+        own.iter().any(|f| f.file().is_some_and(|f| f.ends_with("resolve.rs")))
+    }
+
     #[test]
     fn an_address_is_named_with_its_function_file_and_line() {
         let line = line!() + 1;
         let stack = stack();
         let frame = stack[0].last().unwrap();
         assert!(frame.function().unwrap().ends_with("an_address_is_named_with_its_function_file_and_line"));
-        assert!(frame.file().unwrap().ends_with("src/trace/resolve.rs"), "{frame:?}");
-        assert_eq!(frame.line(), line);
+        if lines() {
+            assert!(frame.file().unwrap().ends_with("src/trace/resolve.rs"), "{frame:?}");
+            assert_eq!(frame.line(), line);
+        }
         assert!(frame.offset() > 0 && !frame.module().is_empty() && !frame.is_inlined(), "{frame:?}");
     }
 
@@ -261,6 +269,9 @@ mod tests {
 
     #[test]
     fn an_inlined_function_is_a_frame_of_its_own_before_the_one_that_holds_it() {
+        if !lines() {
+            return;
+        }
         let line = line!() + 1;
         let stack = inlined_into_its_caller();
         let [inner, outer] = &stack[0][..] else { panic!("two logical frames: {:?}", stack[0]) };

@@ -122,6 +122,20 @@ fn mix(address: usize) -> usize {
 /// The kept rule for `address`, of whatever module stood there when it was kept.
 #[inline(always)]
 pub(crate) fn kept(address: usize) -> Option<Rule> {
+    let cells = TABLE[0].load(Acquire);
+    if !cells.is_null() {
+        // SAFETY: a published level has 2^bits cells and is never unmapped; the index is masked.
+        let cell = unsafe { &*cells.add(mix(address) & ((1 << LEVELS[0]) - 1)) };
+        if cell.address.load(Acquire) == address as u64 {
+            let rule = cell.rule.load(Acquire);
+            return (rule != 0).then_some(Rule(rule));
+        }
+    }
+    kept_further(address)
+}
+
+#[inline(never)]
+fn kept_further(address: usize) -> Option<Rule> {
     let hash = mix(address);
     for (level, bits) in LEVELS.iter().enumerate() {
         let cells = TABLE[level].load(Acquire);
@@ -178,10 +192,11 @@ fn keep(address: usize, rule: Rule) {
     }
 }
 
-/// gimli's room for one evaluation: 3 rows of 24 rules.
+/// gimli's room for one evaluation: 3 rows of 10 rules. Compiled code saves at most the 6 registers that a call must keep, and
+/// the return address; gimli copies rows on the stack, of which a small thread has little. A row with more is no rule.
 pub(crate) struct Room;
 impl UnwindContextStorage<usize> for Room {
-    type Rules = [(Register, RegisterRule<usize>); 24];
+    type Rules = [(Register, RegisterRule<usize>); 10];
     type Stack = [UnwindTableRow<usize, Self>; 3];
 }
 pub(crate) type Context = UnwindContext<usize, Room>;

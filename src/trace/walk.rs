@@ -51,7 +51,7 @@ pub(crate) struct Scratch {
     pub frames: [usize; FRAMES],
 }
 
-const SCRATCHES: usize = 16;
+const SCRATCHES: usize = 64;
 static POOL: [AtomicPtr<Scratch>; SCRATCHES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SCRATCHES];
 
 /// A scratch for this capture alone; given back when dropped.
@@ -74,7 +74,7 @@ impl Drop for Lent {
     }
 }
 
-/// A scratch that nobody uses; nothing where 16 captures run at once or memory ran out.
+/// A scratch that nobody uses; nothing where 64 captures run at once or memory ran out.
 pub(crate) fn lend() -> Option<Lent> {
     let mine = (fork::number() as u32).wrapping_add(1);
     for place in &POOL {
@@ -169,6 +169,7 @@ impl<'s> Walk<'s> {
     }
 
     /// The word at `address`, if it lies in the stack.
+    #[inline(always)]
     fn read(&mut self, address: usize) -> Option<usize> {
         if address & 7 != 0 || address < self.start.sp {
             return None;
@@ -179,6 +180,13 @@ impl<'s> Walk<'s> {
             return (address <= self.high.wrapping_sub(8))
                 .then(|| unsafe { (address as *const usize).read_volatile() });
         }
+        self.read_foreign(address)
+    }
+
+    /// As [`Self::read`], on a stack that isn't the thread's own.
+    #[cold]
+    #[inline(never)]
+    fn read_foreign(&mut self, address: usize) -> Option<usize> {
         let within = address.wrapping_sub(self.scratch.window_at) / 8;
         if self.scratch.window_at != 0
             && address >= self.scratch.window_at
@@ -200,6 +208,7 @@ impl<'s> Walk<'s> {
     }
 
     /// One physical frame further: its return address, where that lay, and whose it is.
+    #[inline(always)]
     fn step(&mut self, place: usize) -> Option<(usize, rules::Rule)> {
         let address = self.read(place).unwrap_or(0);
         if address == 0 {
@@ -216,6 +225,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Where the next return address lies, by `rule`.
+    #[inline(always)]
     fn next_place(&mut self, rule: rules::Rule) -> Option<usize> {
         let base = match rule.base() {
             Base::End => return None,
@@ -247,6 +257,7 @@ impl<'s> Walk<'s> {
     }
 
     /// A rule hangs on the frame pointer: its value had a part in the walk.
+    #[inline(always)]
     fn note_fp(&mut self) {
         match self.fp_from {
             From::Start => self.uses_fp = true,
@@ -266,6 +277,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Distance from the start, in words.
+    #[inline(always)]
     fn words(&self, address: usize) -> Option<u32> {
         u32::try_from(address.checked_sub(self.start.sp)? / 8).ok()
     }

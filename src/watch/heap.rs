@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use crate::thread;
 use crate::thread::Ours;
 #[cfg(feature = "tokio")]
 use crate::trace::frame::Owner;
 use crate::trace::frame::Traceback;
 use crate::trace::{Depth, RawStack, resolve};
-use crate::{mode, table, thread, trace};
+use crate::{mode, table, trace};
 
 /// Blocks that this thread makes while the mark lives are our own.
 pub(crate) fn ours() -> Ours {
@@ -92,6 +94,17 @@ pub(crate) fn register_thread() -> &'static thread::Slot {
         });
     }
     thread::slot(crate::sys::line::line())
+}
+
+/// As [`register_thread`], and where this thread has another id than its slot knows (a fork's child), the slot learns it.
+#[cfg(feature = "tokio")]
+pub(crate) fn renew_thread() {
+    let slot = register_thread();
+    #[cfg(native)]
+    if !slot.shared {
+        slot.tid.store(thread_id(), std::sync::atomic::Ordering::Release);
+    }
+    let _ = slot;
 }
 
 #[cfg(feature = "tokio")]

@@ -10,7 +10,7 @@ const BLOCKS: usize = 40_000;
 #[inline(never)]
 fn make_tiny(size: usize) -> *mut u8 {
     // SAFETY: the size isn't zero.
-    unsafe { alloc(Layout::from_size_align(size, size).unwrap()) }
+    std::hint::black_box(unsafe { alloc(Layout::from_size_align(size, size).unwrap()) })
 }
 
 /// The whole test, over whatever allocator the program has.

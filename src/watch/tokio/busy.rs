@@ -4,7 +4,8 @@
 //! is in one long poll or in a few dozen that are long together. So it says no more than that, and never names a task
 //! that it doesn't know.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::tokio::runtime::Handle;
@@ -52,8 +53,13 @@ struct Still {
     key: (u64, usize),
     worker: Worker,
     for_long: Duration,
-    told: bool,
+    /// How often threads were looked at.
+    looks: u8,
+    told: Arc<AtomicBool>,
 }
+
+/// So often for each standstill, since an idle worker may look like the busy one until names are known.
+const LOOKS: u8 = 4;
 
 /// How long each worker's counters have stood still.
 #[derive(Debug, Default)]
@@ -83,25 +89,43 @@ impl Busy {
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {
-            if still.told || !is_busy(still.worker, still.for_long, limit) {
+            if still.looks == LOOKS
+                || still.told.load(Relaxed)
+                || !is_busy(still.worker, still.for_long, limit)
+            {
                 continue;
             }
-            still.told = true; // one look for each standstill
-            // The thread: one that polls the same task for as long, and whose stack says that it holds a worker. (Counters stand
-            // still in a runtime that has ended, too.)
+            // The thread: one that polls the same task for long, but not since before the worker stood still, and whose stack says
+            // that it holds a worker. (Counters stand still in a runtime that has ended, too.)
+            let (least, most) = (limit * 2, still.for_long + credit * 2);
             let candidates: Vec<Candidate> = self
                 .same
                 .iter()
-                .filter(|s| blind || s.id.is_some_and(|id| id != 0))
-                .filter(|s| s.id.is_none() || s.long + credit >= still.for_long)
+                .filter(|s| match s.id {
+                    None => true,
+                    Some(id) => (blind || id != 0) && s.long >= least && s.long <= most,
+                })
                 .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
                 .collect();
             if candidates.is_empty() {
                 continue; // a poll with a budget, which is told otherwise
             }
-            let (worker, long) = (still.key.1, still.for_long);
-            reporter::later(Box::new(move || told(worker, long, limit, candidates, blind)));
+            still.looks += 1;
+            let (worker, long, written) = (still.key.1, still.for_long, Arc::clone(&still.told));
+            reporter::later(Box::new(move || {
+                if written.load(Relaxed) {
+                    return None;
+                }
+                let warning = told(worker, long, limit, candidates, blind);
+                written.store(warning.is_some(), Relaxed);
+                warning
+            }));
         }
+    }
+
+    /// Whether some worker of the attached runtimes has stood still for so long, unparked; nothing where none is attached.
+    pub(crate) fn stands_still(&self, long: Duration) -> Option<bool> {
+        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.for_long >= long))
     }
 
     fn sample(&mut self, credit: Duration) {
@@ -117,14 +141,21 @@ impl Busy {
                 match self.all.iter_mut().find(|s| s.key == (*number, i)) {
                     Some(still) if still.worker == worker => still.for_long += credit,
                     Some(still) => {
-                        *still = Still { key: still.key, worker, for_long: Duration::ZERO, told: false }
+                        *still = Still {
+                            key: still.key,
+                            worker,
+                            for_long: Duration::ZERO,
+                            looks: 0,
+                            told: Arc::default(),
+                        }
                     }
                     None => {
                         self.all.push(Still {
                             key: (*number, i),
                             worker,
                             for_long: Duration::ZERO,
-                            told: false,
+                            looks: 0,
+                            told: Arc::default(),
                         });
                     }
                 }
@@ -220,6 +251,21 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_worker_stands_still_while_its_counters_do_and_it_isnt_parked() {
+        let still = |parks, ms| Still {
+            key: (1, 0),
+            worker: Worker { busy: MS, parks },
+            for_long: MS * ms,
+            looks: 0,
+            told: Arc::default(),
+        };
+        let busy = |all| Busy { all, same: Vec::new() };
+        assert_eq!(busy(vec![]).stands_still(MS * 90), None);
+        assert_eq!(busy(vec![still(4, 90)]).stands_still(MS * 90), Some(true));
+        assert_eq!(busy(vec![still(5, 900), still(4, 80)]).stands_still(MS * 90), Some(false));
+    }
 
     #[test]
     fn a_parked_worker_is_never_busy() {

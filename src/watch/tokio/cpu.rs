@@ -7,6 +7,11 @@ fn nth(tid: i32, n: usize) -> Option<Duration> {
     Some(Duration::from_nanos(text.split_whitespace().nth(n)?.parse().ok()?))
 }
 
+/// Whether this process has the thread.
+pub(crate) fn exists(tid: i32) -> bool {
+    std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
+}
+
 /// How long the thread has run.
 pub(crate) fn ran(tid: i32) -> Option<Duration> {
     nth(tid, 0)

@@ -138,7 +138,7 @@ fn watch(handle: &Handle) -> u64 {
     }
     // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
     // the idle ones take the others.
-    heap::register_thread();
+    heap::renew_thread();
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {
@@ -196,6 +196,17 @@ fn start() {
 pub(crate) fn measure() {
     let _ours = heap::ours();
     probe::probe();
+}
+
+/// What was found of tokio's insides, in words; nothing before anybody asked for them.
+pub(crate) fn found() -> Option<String> {
+    let found = probe::known()?;
+    Some(match (found.id, found.budget, found.cell) {
+        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
+        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
+        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
+        (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
+    })
 }
 
 /// The number of the next report that may be followed by another on the same poll.

@@ -24,9 +24,15 @@ pub(crate) struct Found {
     pub cell: Option<cell::Shape>,
 }
 
+static FOUND: OnceLock<Found> = OnceLock::new();
+
+/// What was measured, where it was.
+pub(crate) fn known() -> Option<&'static Found> {
+    FOUND.get()
+}
+
 /// Measures and publishes, once a process. Ordinary code; returns when it is done, in a few milliseconds.
 pub(crate) fn probe() -> &'static Found {
-    static FOUND: OnceLock<Found> = OnceLock::new();
     FOUND.get_or_init(|| {
         let found = on_two_threads();
         if let Some(id) = found.id {

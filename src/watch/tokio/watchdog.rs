@@ -116,6 +116,8 @@ struct Watchdog {
     own_waited: Duration,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
+    /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
+    gone: Vec<(u32, i32)>,
     coop_off: bool,
     busy: super::busy::Busy,
 }
@@ -124,6 +126,9 @@ impl Watchdog {
     fn new() -> Self {
         let now = Instant::now();
         let own_tid = heap::thread_id();
+        let mut gone = Vec::new();
+        heap::threads(&mut |info| gone.push((info.slot, info.tid)));
+        gone.retain(|(_, tid)| !cpu::exists(*tid));
         Self {
             start: now,
             last: now,
@@ -132,6 +137,7 @@ impl Watchdog {
             own_waited: cpu::waited(own_tid).unwrap_or_default(),
             looker: None,
             threads: HashMap::new(),
+            gone,
             coop_off: heap::settings().coop_off,
             busy: super::busy::Busy::default(),
         }
@@ -171,7 +177,7 @@ impl Watchdog {
         }
         let mut busy = Vec::new();
         for info in infos {
-            if info.tid == self.own_tid {
+            if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
                 continue;
             }
             busy.push((info, self.thread(info, now - self.start, sure, limit, step)));
@@ -238,7 +244,7 @@ impl Watchdog {
         }
         if act == Act::Judge {
             let allocated = info.allocated.saturating_sub(watched.allocated);
-            judge_proof(watched, &mut self.looker, info, allocated, limit, step);
+            judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
             judge_wrapped(
@@ -259,6 +265,7 @@ impl Watchdog {
 fn judge_proof(
     watched: &mut Watched,
     looker: &mut Option<Looker>,
+    busy: &super::busy::Busy,
     info: ThreadInfo,
     allocated: u64,
     limit: Duration,
@@ -294,6 +301,8 @@ fn judge_proof(
         number,
         id: proof.id,
         wrapped: None,
+        // Two samples of grace: the counters' times are counted otherwise than the poll's.
+        still: busy.stands_still(verdict.took.saturating_sub(step * 2)),
         took: verdict.took,
         limit,
         exact: false,
@@ -343,6 +352,7 @@ fn judge_wrapped(
         number,
         id,
         wrapped: Some(current.made),
+        still: None,
         took: verdict.took,
         limit,
         exact: true,
