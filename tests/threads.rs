@@ -102,8 +102,15 @@ fn blocks_made_and_freed_after_the_threads_slot_is_gone_are_counted() {
         let mut last = LAST.lock().unwrap();
         assert_eq!(last.len(), 40);
         if tracing() {
-            support::assert_stack(last[3].as_ptr(), &["of_a_thread"]);
-            let sum: usize = last.iter().map(Vec::len).sum();
+            // Of more than 16 walks at once some are left out: right, or counted.
+            let traced = |block: &&Vec<u8>| tracemalloc::traceback_of(&block[0]).is_some();
+            let known: Vec<_> = last.iter().filter(traced).collect();
+            assert!(known.len() == 40 || support::captures_dropped() > 0);
+            for block in known.iter().take(3) {
+                support::assert_stack(block.as_ptr(), &["of_a_thread"]);
+            }
+            let sum: usize = known.iter().map(|block| block.len()).sum();
+            drop(known);
             let before = tracemalloc::traced_memory().0;
             last.clear();
             assert_eq!(tracemalloc::traced_memory().0, before - sum as u64);
