@@ -1,7 +1,7 @@
 //! Whose line a block is told to be: over a hundred ways to allocate, in the builds that people make, with both manglings.
 //!
 //! Each way is one marked line of the fixture; every block that it made and that lives must have that line as its first
-//! frame that isn't plumbing. By default one mangling of debug and release is built; with `BIRTHMARK_ALL_WAYS` all are.
+//! frame that isn't plumbing. By default one mangling of debug and release is built; with `ALL_WAYS` all are.
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(birthmark_portable)))]
 
 mod fixture;
@@ -16,7 +16,7 @@ const LEGACY: &str = "legacy";
 const V0: &str = "v0";
 
 fn all() -> bool {
-    std::env::var_os("BIRTHMARK_ALL_WAYS").is_some_and(|v| v != "0")
+    std::env::var_os("ALL_WAYS").is_some_and(|v| v != "0")
 }
 
 /// The fixture's program, built.
