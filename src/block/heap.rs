@@ -196,7 +196,7 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
         // Held, huge, or wrong.
         match claim(call, address, size, align) {
             Claim::Ours(r) => record = r,
-            Claim::Left | Claim::Refused => return,
+            Claim::Refused => return,
             Claim::Unknown => {
                 // Its record had no room: nothing is known of it, so it goes back unchecked.
                 // SAFETY: the program frees a block of ours that was made with this layout.
@@ -276,9 +276,6 @@ fn leave(address: usize, inner: u8) {
 enum Claim {
     /// Taken out of the program's hands.
     Ours(Record),
-    /// Its holder finishes the free.
-    #[allow(dead_code)]
-    Left,
     /// An error that was told; the block stays as it is.
     Refused,
     /// The table knows nothing, and had no room once.
@@ -303,15 +300,7 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
                 return tell_invalid(call, address, size, align, Found::Free);
             }
         }
-        let exact = table::size_of_block(address, record);
-        if exact != size || record.align() != align {
-            let facts = Facts {
-                asked: Some((size, align)),
-                trace: record.trace(),
-                ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
-            };
-            fault::tell(facts, Found::Free, call);
-        }
+        check_layout(call, record, address, size, align, Found::Free);
         let next = match record.state() {
             // A sweeper of this process looks at it: it goes on looking while the block is in quarantine.
             State::HeldLive if record.fork() == fork::number() & 3 => {
@@ -323,6 +312,19 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
         if leaf.word(address).compare_exchange(record.0, next.0, AcqRel, Acquire).is_ok() {
             return Claim::Ours(next);
         }
+    }
+}
+
+/// Tells where the program gives another layout than the block was made with.
+fn check_layout(call: &Call<'_>, record: Record, address: usize, size: usize, align: usize, found: Found) {
+    let exact = table::size_of_block(address, record);
+    if exact != size || record.align() != align {
+        let facts = Facts {
+            asked: Some((size, align)),
+            trace: record.trace(),
+            ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
+        };
+        fault::tell(facts, found, call);
     }
 }
 
@@ -445,15 +447,7 @@ fn may_move_slow(call: &Call<'_>, address: usize, size: usize, align: usize) -> 
     let record = table::at(address).unwrap_or(Record::ABSENT);
     match record.state() {
         State::Live | State::HeldLive => {
-            let exact = table::size_of_block(address, record);
-            if exact != size || record.align() != align {
-                let facts = Facts {
-                    asked: Some((size, align)),
-                    trace: record.trace(),
-                    ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
-                };
-                fault::tell(facts, Found::Realloc, call);
-            }
+            check_layout(call, record, address, size, align, Found::Realloc);
             true
         }
         State::Quarantined | State::HeldQuarantined | State::HeldFreed => {
