@@ -36,12 +36,13 @@ fn look(start: usize, told: &mut dyn FnMut(Facts)) {
     let freed = record.state() == State::Quarantined;
     // SAFETY: held: nobody gives the block back while we look.
     let mut facts = unsafe { heap::inspect(start, size, align, freed) };
-    if !freed
-        && let Some(f) = &facts
-        && f.behind.is_none()
-        && f.before.is_none()
-    {
-        facts = None;
+    let mut free = None;
+    if freed && facts.is_some() {
+        // A free claims its block before it verifies and fills it, and only then hands it to its ring: what isn't there
+        // yet may be half filled, and what is claimed from there is verified by who claimed it.
+        free = quarantine::find(start);
+        // SAFETY: as above.
+        facts = if free.is_some() { unsafe { heap::inspect(start, size, align, freed) } } else { None };
     }
     // Let go; whoever came meanwhile changed the state under our eyes.
     let mut now = held;
@@ -67,8 +68,8 @@ fn look(start: usize, told: &mut dyn FnMut(Facts)) {
             Err(other) => now = Record(other),
         }
     }
-    if let Some(facts) = facts {
-        let free = if freed { quarantine::find(start) } else { None };
+    // Freed under our eyes: the free verified the block, and has told.
+    if let Some(facts) = facts.filter(|_| freed || now.state() == State::HeldLive) {
         told(Facts { trace: record.trace(), freed, free, ..facts });
     }
 }
