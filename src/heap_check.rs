@@ -8,6 +8,7 @@ use crate::mode::{HEAP, mode};
 use crate::report::fault::{Stacks, report};
 use crate::report::record::Report;
 use crate::report::text::{self, Style};
+use crate::report::who::Threads;
 use crate::thread::Ours;
 use crate::trace::frame::Traceback;
 use crate::trace::{RawStack, resolve};
@@ -103,7 +104,7 @@ fn describe(facts: &Facts) -> Damaged {
         freed: stack(facts.free.map_or(0, |f| f.freed_by)),
         found: None,
     };
-    let report = report(facts, Found::Check, &stacks, "", &resolve::traceback);
+    let report = report(facts, Found::Check, &stacks, &Threads::of(facts), &resolve::traceback);
     Damaged {
         report: Box::new(report),
         allocated: stacks.allocated.as_ref().map(resolve::traceback),

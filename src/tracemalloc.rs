@@ -1,7 +1,7 @@
 //! Python's `tracemalloc`: start, stop, and questions about what is traced.
 
 use crate::hook;
-use crate::mode::{self, TRACE};
+use crate::mode::{self, HEAP, TRACE};
 use crate::table::{self, State, counters};
 use crate::thread::Ours;
 use crate::trace::frame::Traceback;
@@ -20,6 +20,9 @@ pub fn start(frames: u16) {
     }
     if is_tracing() {
         return;
+    }
+    if mode::mode() & HEAP != 0 {
+        table::keep_threads();
     }
     let edge = intern::edge();
     if generation::begin(|c| (!c.on()).then_some((frames, true))) {

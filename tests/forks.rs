@@ -3,10 +3,11 @@
 mod support;
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use birthmark::tracemalloc;
-use support::{Random, in_every_mode, tracing};
+use birthmark::{GroupBy, tracemalloc};
+use support::{Random, in_every_mode, in_modes, tracing};
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -64,6 +65,133 @@ fn child_body(inherited: Vec<Vec<u8>>) -> i32 {
         Err(e) if matches!(e[..], [birthmark::HeapError::NotChecking]) => 0,
         Err(_) => 5,
     }
+}
+
+/// Forks, runs `body` in the child, which must end well within 60 seconds, and waits for it.
+#[track_caller]
+fn in_a_child(body: impl FnOnce()) {
+    // SAFETY: the child uses what this thread has, and ends by `_exit`; glibc's heap works in it. A child that takes too
+    // long is killed by a signal.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: as above.
+        unsafe { libc::alarm(60) };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();
+        // SAFETY: as above.
+        unsafe { libc::_exit(i32::from(!ended)) };
+    }
+    assert!(pid > 0);
+    let mut status = 0;
+    // SAFETY: waits for our own child.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(status, 0, "signal {} or status {}", status & 127, status >> 8);
+}
+
+#[test]
+fn a_child_has_the_whole_quarantine_and_frees_what_its_parents_threads_left() {
+    const NAME: &str = "a_child_has_the_whole_quarantine_and_frees_what_its_parents_threads_left";
+    const BOUND: u64 = 1 << 20;
+    in_modes(NAME, &[("5", "debug,quarantine=1M"), ("0", "debug,quarantine=1M")], || {
+        let (ready, go) = (Barrier::new(41), Barrier::new(41));
+        std::thread::scope(|scope| {
+            for n in 0..40 {
+                let (ready, go) = (&ready, &go);
+                scope.spawn(move || {
+                    // Each has its part of the bound, 25 KiB; every other one fills it.
+                    for _ in 0..if n % 2 == 0 { 100 } else { 1 } {
+                        drop(of_the_parent(1000));
+                    }
+                    ready.wait();
+                    go.wait();
+                    drop(of_the_parent(10));
+                });
+            }
+            ready.wait();
+            let parent = birthmark::doctor();
+            assert!(parent.quarantined < BOUND * 6 / 10, "{parent}");
+            let churn = || {
+                for _ in 0..3000 {
+                    drop(of_the_child(1000));
+                }
+            };
+            in_a_child(|| {
+                churn();
+                let child = birthmark::doctor();
+                assert!(child.quarantined > BOUND * 9 / 10 && child.quarantined <= BOUND, "{child}");
+                if tracing() {
+                    assert!(child.mapped < parent.mapped, "memos are given back: {parent}\n{child}");
+                }
+                // Its own threads take the slots, and their shares add up to the bound.
+                std::thread::scope(|scope| {
+                    for _ in 0..50 {
+                        scope.spawn(churn);
+                    }
+                });
+                churn();
+                assert!(birthmark::doctor().quarantined <= BOUND, "{}", birthmark::doctor());
+                assert!(birthmark::check_heap().is_ok());
+                in_a_child(churn);
+            });
+            go.wait();
+        });
+    });
+}
+
+/// Prints the top ten, as ordinary code of a child does.
+fn top_ten() {
+    let text = birthmark::snapshot().statistics(GroupBy::Line).to_string();
+    assert!(
+        text.lines().count() > 3 && text.contains("of_the_parent") || text.contains("forks.rs"),
+        "{text}"
+    );
+}
+
+#[test]
+fn children_of_a_parent_that_looks_names_up_show_their_top_ten() {
+    const NAME: &str = "children_of_a_parent_that_looks_names_up_show_their_top_ten";
+    in_modes(NAME, &[("5", "0"), ("5", "debug")], || {
+        let kept: Vec<Vec<u8>> = (1..200).map(of_the_parent).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) {
+                        black_box(birthmark::snapshot().statistics(GroupBy::Traceback));
+                    }
+                });
+            }
+            for _ in 0..200 {
+                in_a_child(top_ten);
+            }
+            stop.store(true, Relaxed);
+        });
+        drop(kept);
+    });
+}
+
+#[test]
+fn a_child_whose_parent_held_the_loaders_lock_shows_its_top_ten() {
+    unsafe extern "C" fn slow(_: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> i32 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        0
+    }
+    const NAME: &str = "a_child_whose_parent_held_the_loaders_lock_shows_its_top_ten";
+    in_modes(NAME, &[("5", "debug")], || {
+        let kept: Vec<Vec<u8>> = (1..200).map(of_the_parent).collect();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    // SAFETY: the callback has the right type and doesn't unwind.
+                    unsafe { libc::dl_iterate_phdr(Some(slow), std::ptr::null_mut()) };
+                }
+            });
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            in_a_child(top_ten);
+            stop.store(true, Relaxed);
+        });
+        drop(kept);
+    });
 }
 
 #[test]

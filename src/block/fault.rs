@@ -6,7 +6,7 @@ use super::heap::Call;
 use super::pattern::Damage;
 use super::quarantine::{self, Entry};
 use crate::config::settings;
-use crate::report;
+use crate::{report, table};
 
 /// The kind of a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,8 @@ pub(crate) struct Facts {
     pub freed: bool,
     /// The stack that made it, 0: none kept.
     pub trace: u32,
+    /// The thread that made it, by its number in `thread::names`, 0: not kept.
+    pub thread: u32,
     /// Its free.
     pub free: Option<Entry>,
     /// Made before a fork: the damage may be the parent's.
@@ -71,6 +73,7 @@ impl Facts {
             within: None,
             freed: false,
             trace: 0,
+            thread: table::thread_of(start),
             free: None,
             inherited: false,
         }

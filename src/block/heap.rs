@@ -22,8 +22,10 @@ use crate::trace::generation::Control;
 /// From here on only the first and the last page are filled, new and freed, and `realloc` stays in place.
 pub(crate) const LARGE: usize = 128 << 10;
 const PAGE: usize = 4096;
-/// All of a record but its trace and fork number.
-const SHAPE: u64 = ((1 << 38) - 1) & !(3 << 3);
+/// All of a record but its trace.
+const WHOLE: u64 = (1 << 38) - 1;
+/// The same but its fork number.
+const SHAPE: u64 = WHOLE & !(3 << 3);
 
 /// Fills a block as far as its size says.
 ///
@@ -178,7 +180,8 @@ impl Call<'_> {
 #[inline(always)]
 pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
     let address = user as usize;
-    let shape = Record::live(address, size, align, 0, 0).0;
+    // With this process's fork number: a block that a child inherited is claimed the slow way, which makes it its own.
+    let shape = Record::marked(address, size, align, 0, fork::mark()).0;
     let mut record = Record::ABSENT;
     let mut word = None;
     if let Some(leaf) = leaf::leaf(address) {
@@ -187,13 +190,13 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
         word = Some(w);
     }
     let taken = match word {
-        Some(w) if (record.0 ^ shape) & SHAPE == 0 && size < HUGE => {
+        Some(w) if (record.0 ^ shape) & WHOLE == 0 && size < HUGE => {
             w.compare_exchange(record.0, record.with_state(State::Quarantined).0, AcqRel, Acquire).is_ok()
         }
         _ => false,
     };
     if !taken {
-        // Held, huge, or wrong.
+        // Held, huge, inherited, or wrong.
         match claim(call, address, size, align) {
             Claim::Ours(r) => record = r,
             Claim::Refused => return,
@@ -239,7 +242,7 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
 
 #[inline(always)]
 fn entry(call: &Call<'_>, address: usize, freed_by: u32) -> Entry {
-    Entry { address, inner: call.inner, freed_by, thread: call.slot.number }
+    Entry { address, inner: call.inner, freed_by, thread: call.slot.who.load(Relaxed) }
 }
 
 /// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
@@ -274,7 +277,7 @@ fn leave(address: usize, inner: u8) {
 }
 
 enum Claim {
-    /// Taken out of the program's hands.
+    /// Taken out of the program's hands; its record as it was.
     Ours(Record),
     /// An error that was told; the block stays as it is.
     Refused,
@@ -306,11 +309,12 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
             State::HeldLive if record.fork() == fork::number() & 3 => {
                 record.with_state(State::HeldQuarantined)
             }
-            _ => record.with_state(State::Quarantined),
+            // Whoever made it: what is written to it from here on, this process writes.
+            _ => record.with_state(State::Quarantined).with_fork(fork::number()),
         };
         let Some(leaf) = leaf::leaf(address) else { return Claim::Unknown };
         if leaf.word(address).compare_exchange(record.0, next.0, AcqRel, Acquire).is_ok() {
-            return Claim::Ours(next);
+            return Claim::Ours(record);
         }
     }
 }
@@ -344,6 +348,7 @@ fn tell_invalid(call: &Call<'_>, address: usize, size: usize, align: usize, foun
         let trace = block.trace.map_or(0, |t| t.0.get());
         facts = Facts { trace, freed: block.state != State::Live && block.state != State::HeldLive, ..facts };
         (facts.start, facts.size, facts.align) = (block.start, block.size, block.align);
+        facts.thread = block.thread;
     }
     fault::tell(facts, found, call);
     Claim::Refused
@@ -351,11 +356,6 @@ fn tell_invalid(call: &Call<'_>, address: usize, size: usize, align: usize, foun
 
 #[cold]
 fn tell_damage(call: &Call<'_>, record: Record, address: usize, size: usize, align: usize, found: Found) {
-    if record.fork() != fork::number() & 3 {
-        // Made before the fork: its damage may be the parent's.
-        static TOLD: AtomicU64 = AtomicU64::new(0);
-        let _ = TOLD.fetch_add(1, Relaxed);
-    }
     // SAFETY: the block was claimed by this thread.
     if let Some(facts) = unsafe { inspect(address, size, align, false) } {
         let inherited = record.fork() != fork::number() & 3;

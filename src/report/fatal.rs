@@ -12,6 +12,7 @@ use super::scratch::{self, Scratch};
 use super::sink::{self, Out};
 use super::text::{self, Style};
 use super::turn::{self, Telling, Turn};
+use super::who::Threads;
 use super::{child, fault, json, repeats, stack};
 use crate::block::fault::{Facts, Found, goes_on};
 use crate::config::settings;
@@ -89,17 +90,18 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
     head(facts, found, style, out);
     let as_json = settings().report.json;
     let Scratch { allocated, freed, found: here, text } = room;
-    let mut memory = [0u8; 16];
-    let thread = thread_name(&mut memory);
+    // Asked here: the child has other threads.
+    let threads = Threads::of(facts).found_here();
     let id = std::process::id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
         break_for_tests();
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {
-            let frames = raw.addresses.iter().flat_map(|a| resolve::look_up(*a, true)).collect();
+            let frames =
+                raw.addresses.iter().flat_map(|a| resolve::look_up(*a, true)).collect();
             Traceback::new(frames, raw.user_frames, raw.depth)
         };
-        let report = fault::report(facts, found, &stacks, thread, &name);
+        let report = fault::report(facts, found, &stacks, &threads, &name);
         if as_json {
             send(format!("{}\n", json::line(&report, id)).as_bytes());
         } else {
@@ -110,9 +112,9 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
         return;
     }
     let stacks = [
-        ("allocated", "", allocated.get()),
-        ("freed", "", freed.get()),
-        ("found", found.words(), here.get()),
+        ("allocated", "", allocated.get(), threads.allocated),
+        ("freed", "", freed.get(), threads.freed),
+        ("found", found.words(), here.get(), threads.found),
     ];
     let raw = Raw { damage: &DamageWords(facts), stacks, full: style.full };
     let mut body = Buffer::new(text);
@@ -128,20 +130,6 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
         let _ = raw.text(&mut body);
     }
     out.write(body.bytes());
-}
-
-/// This thread's name as the system has it.
-fn thread_name(memory: &mut [u8; 16]) -> &str {
-    #[cfg(target_os = "linux")]
-    // SAFETY: no arguments, neither fails; the kernel writes at most 16 bytes, ended by zero.
-    unsafe {
-        if libc::syscall(libc::SYS_gettid) == i64::from(libc::getpid()) {
-            return "main";
-        }
-        libc::prctl(libc::PR_GET_NAME, memory.as_mut_ptr());
-    }
-    let name = memory.split(|byte| *byte == 0).next().unwrap_or_default();
-    core::str::from_utf8(name).unwrap_or("?")
 }
 
 /// Lets tests break the child: `crash` or `hang` in a variable that no program sets.

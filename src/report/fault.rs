@@ -3,10 +3,12 @@
 use std::fmt;
 
 use super::record::{Report, Stack};
+use super::who::Threads;
 use crate::block::fault::{Facts, Found, Kind};
 use crate::block::layout::{ZONE, front_zone};
 use crate::block::pattern::{Damage, Pattern, looks_like};
 use crate::config::{Level, Why, settings};
+use crate::thread::names::Name;
 use crate::trace::RawStack;
 use crate::trace::frame::Traceback;
 
@@ -161,7 +163,7 @@ pub(crate) fn report(
     facts: &Facts,
     found: Found,
     stacks: &Stacks,
-    thread: &str,
+    threads: &Threads,
     name: &dyn Fn(&RawStack) -> Traceback,
 ) -> Report {
     let mut report = Report::new(facts.kind.word(), Level::Error, Sentence(facts, found).to_string());
@@ -169,21 +171,22 @@ pub(crate) fn report(
     if !damage.is_empty() {
         report = report.row("damage", damage);
     }
-    let stack = |label, before: &str, raw: &RawStack, behind: String| Stack {
+    let stack = |label, before: &str, raw: &RawStack, thread: Option<Name>| Stack {
         label,
         before: before.to_owned(),
         traceback: name(raw),
-        behind,
+        thread: thread.map_or(String::new(), |thread| thread.to_string()),
+        behind: String::new(),
     };
     if let Some(raw) = &stacks.allocated {
-        report = report.stack(stack("allocated", "", raw, String::new()));
+        report = report.stack(stack("allocated", "", raw, threads.allocated));
     }
     if let Some(raw) = &stacks.freed {
-        report = report.stack(stack("freed", "", raw, String::new()));
+        report = report.stack(stack("freed", "", raw, threads.freed));
     }
     match &stacks.found {
         Some(raw) if found.has_place() => {
-            report = report.stack(stack("found", found.words(), raw, format!("thread {thread}")));
+            report = report.stack(stack("found", found.words(), raw, threads.found));
         }
         _ => report = report.row("found", found.words()),
     }

@@ -3,7 +3,7 @@
 mod arena;
 pub(crate) mod at_exit;
 pub(crate) mod buffer;
-mod child;
+pub(crate) mod child;
 pub(crate) mod fatal;
 pub(crate) mod fault;
 pub(crate) mod fd;
@@ -18,5 +18,6 @@ pub(crate) mod sink;
 mod stack;
 pub(crate) mod text;
 mod turn;
+pub(crate) mod who;
 
 pub(crate) use arena::{arena_alloc, arena_realloc};

@@ -3,6 +3,8 @@
 use core::fmt::{self, Display, Write};
 
 use super::buffer::Buffer;
+use super::who::Quoted;
+use crate::thread::names::Name;
 use crate::trace::capture;
 
 /// The widest line of frames.
@@ -13,8 +15,8 @@ const LINES: usize = 3;
 /// What is told of a fault whose names couldn't be found.
 pub(super) struct Raw<'a> {
     pub damage: &'a dyn Display,
-    /// Label, what comes before the frames, return addresses.
-    pub stacks: [(&'static str, &'static str, &'a [usize]); 3],
+    /// Label, what comes before the frames, return addresses, whose stack it is.
+    pub stacks: [(&'static str, &'static str, &'a [usize], Option<Name>); 3],
     pub full: bool,
 }
 
@@ -29,7 +31,7 @@ impl Raw<'_> {
             out.push(damage.bytes());
             out.write_str("\n")?;
         }
-        for (label, before, addresses) in self.stacks {
+        for (label, before, addresses, thread) in self.stacks {
             if addresses.is_empty() && before.is_empty() {
                 continue;
             }
@@ -55,6 +57,9 @@ impl Raw<'_> {
                 out.push(place.bytes());
                 column = column.saturating_add(wide);
             }
+            if let (Some(thread), false) = (thread, addresses.is_empty()) {
+                write!(out, "  thread {thread}")?;
+            }
             out.write_str("\n")?;
         }
         out.write_str(
@@ -65,8 +70,12 @@ impl Raw<'_> {
     /// The end of a JSON object that was begun, with the same facts.
     pub(super) fn json(&self, out: &mut Buffer<'_>) -> fmt::Result {
         write!(out, ",\"raw\":true,\"damage\":\"{}\"", self.damage)?;
-        for (label, before, addresses) in self.stacks {
-            write!(out, ",\"{label}\":{{\"note\":\"{before}\",\"frames\":[")?;
+        for (label, before, addresses, thread) in self.stacks {
+            write!(out, ",\"{label}\":{{\"note\":\"{before}\"")?;
+            if let (Some(thread), false) = (thread, addresses.is_empty()) {
+                write!(out, ",\"thread\":\"{}\"", Quoted(&thread))?;
+            }
+            out.write_str(",\"frames\":[")?;
             for (i, address) in addresses.iter().enumerate() {
                 write!(out, "{}\"{}\"", if i > 0 { "," } else { "" }, Place(*address))?;
             }
@@ -117,7 +126,12 @@ mod tests {
     fn told(full: bool, json: bool) -> String {
         let here = told as *const () as usize + 4;
         let many = [here; 64];
-        let stacks = [("allocated", "", &many[..]), ("freed", "", &[][..]), ("found", "at free", &many[..2])];
+        let thread = Some(Name::present());
+        let stacks = [
+            ("allocated", "", &many[..], None),
+            ("freed", "", &[][..], thread),
+            ("found", "at free", &many[..2], thread),
+        ];
         let raw = Raw { damage: &"1 byte at +24: 0x21 in the red zone", stacks, full };
         let mut memory = vec![0u8; 16 << 10];
         let mut out = Buffer::new(&mut memory);
@@ -137,6 +151,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n  found      at free ") && text.contains("0x"), "{text}");
+        assert!(text.contains(&format!("  thread {}\n", Name::present())), "{text}");
         assert!(!text.contains("freed "), "an empty stack is left out: {text}");
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(text.lines().all(|line| line.len() < 120), "{text}");
@@ -149,5 +164,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["allocated"]["frames"].as_array().unwrap().len(), 64);
         assert_eq!((&value["raw"], &value["found"]["note"]), (&true.into(), &"at free".into()));
+        assert_eq!(value["found"]["thread"], Name::present().to_string());
+        assert_eq!((&value["allocated"]["thread"], &value["freed"]["thread"]), (&().into(), &().into()));
     }
 }

@@ -58,6 +58,11 @@ pub(crate) struct Current {
 }
 
 impl Published {
+    /// The thread is no more: it is in no poll.
+    pub(crate) fn forget(&self) {
+        self.since.store(0, Relaxed);
+    }
+
     /// The poll that the thread is in, if any. Any thread.
     pub(crate) fn current(&self) -> Option<Current> {
         let since = self.since.load(Acquire);

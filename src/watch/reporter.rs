@@ -220,7 +220,13 @@ fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
             report = report.row(label, words);
         } else {
             let behind = note.clone().unwrap_or_default();
-            report = report.stack(Stack { label, before: words, traceback: name(stack), behind });
+            report = report.stack(Stack {
+                label,
+                before: words,
+                traceback: name(stack),
+                thread: String::new(),
+                behind,
+            });
         }
     }
     for text in help {

@@ -340,6 +340,85 @@ fn a_forked_child_tells_what_it_does_itself() {
 }
 
 #[test]
+fn a_forked_child_that_writes_to_a_block_after_its_own_free_of_it_is_told() {
+    for (fault, malloc) in [
+        ("forked, write after free", "debug"),
+        ("forked, write after free, then many", "debug,quarantine=64K"),
+    ] {
+        let child = run(fault, &[DEBUG[0], ("BIRTHMARK_MALLOC", malloc)]);
+        assert!(child.aborted(), "{child}");
+        let told = Told::one(&child);
+        told.is("use-after-free", "8 bytes written to a 24-byte block after its free");
+        made(&told);
+        freed(&told);
+    }
+    // Large enough for what looking names up takes itself.
+    let child = run("forked, check", &[DEBUG[0], ("BIRTHMARK_MALLOC", "debug,quarantine=256M")]);
+    assert!(child.aborted() && child.stderr.is_empty(), "{child}");
+    assert!(child.stdout.contains("birthmark: use-after-free: 8 bytes written"), "{child}");
+}
+
+/// Whether the first line of this stack ends with the thread of this name; no name: with none.
+#[track_caller]
+fn of_thread(told: &Told, label: &str, name: &str) {
+    let line = told.lines(label).first().unwrap_or_else(|| panic!("no row {label:?} {told}"));
+    let thread = line.rsplit_once("  thread ").map_or("", |(_, thread)| thread);
+    assert_eq!(thread, name, "{label} {told}");
+}
+
+#[test]
+fn threads_are_named_though_they_have_ended_and_their_slot_is_another_s() {
+    for (fault, switches) in
+        [("over, threads", &DEBUG[..]), ("over, threads", &DEV), ("over, threads, traced later", &DEBUG[1..])]
+    {
+        let child = run(fault, switches);
+        assert!(child.aborted(), "{child}");
+        let told = Told::one(&child);
+        made(&told);
+        of_thread(&told, "allocated", "maker");
+        of_thread(&told, "found", "breaker");
+    }
+    let told = one("double, threads");
+    of_thread(&told, "allocated", "maker");
+    of_thread(&told, "freed", "first");
+    of_thread(&told, "found", "second \"of\" 2");
+    let told = one("write after free, threads");
+    of_thread(&told, "allocated", "maker");
+    of_thread(&told, "freed", "first");
+    let told = one("forked, write after free");
+    of_thread(&told, "allocated", "faults::child");
+    let child = run("check, threads", &DEBUG);
+    assert!(child.stdout.contains("  thread maker\n"), "{child}");
+    of_thread(&one("over, threads of a parent"), "allocated", "maker");
+}
+
+#[test]
+fn json_and_the_raw_report_name_the_threads_too() {
+    let broken = ("__BIRTHMARK_TEST_NAMING", "crash");
+    let json = ("BIRTHMARK_REPORT", "json");
+    for switches in [&[DEBUG[0], DEBUG[1], json][..], &[DEBUG[0], DEBUG[1], json, broken]] {
+        let child = run("double, threads", switches);
+        let value = child.json();
+        for (label, thread) in [("allocated", "maker"), ("freed", "first"), ("found", "second \"of\" 2")] {
+            assert_eq!(value[label]["thread"], thread, "{child}");
+        }
+    }
+    let child = run("double, threads", &[DEBUG[0], DEBUG[1], broken]);
+    let told = Told::one(&child);
+    for (label, thread) in [("allocated", "maker"), ("freed", "first"), ("found", "second \"of\" 2")] {
+        assert!(told.row(label).ends_with(&format!("  thread {thread}")), "{told}");
+    }
+}
+
+#[test]
+fn past_the_names_that_are_kept_a_thread_is_told_by_its_id() {
+    let told = one("70000 threads");
+    let line = told.lines("allocated").first().unwrap();
+    let id = line.rsplit_once("  thread ").map_or("", |(_, thread)| thread);
+    assert!(id.parse::<u32>().is_ok(), "{told}");
+}
+
+#[test]
 fn a_closed_standard_error_and_one_that_nobody_reads_do_not_hang_the_program() {
     for fault in ["double, standard error closed", "double, full pipe", "double, no reader"] {
         let child = run(fault, &DEBUG);
