@@ -98,7 +98,7 @@ fn write(facts: &Facts, found: Found, room: &mut Scratch, style: Style, out: &Ou
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {
             let frames =
-                raw.addresses.iter().flat_map(|a| resolve::look_up(*a, true)).collect();
+                raw.addresses.iter().flat_map(|a| resolve::look_up(*a, resolve::Way::Alone)).collect();
             Traceback::new(frames, raw.user_frames, raw.depth)
         };
         let report = fault::report(facts, found, &stacks, &threads, &name);

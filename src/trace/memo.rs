@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, compiler_fence};
 use super::generation::Control;
 use super::intern;
 use super::walk::{Start, Walk};
-use crate::sys;
+use crate::{dropped, sys};
 
 const WAYS: usize = 4;
 /// Offsets that fit into an entry; longer lists lie in a page of their own.
@@ -110,11 +110,13 @@ impl Memo {
             if TAKEN.fetch_add(BYTES, Relaxed) > MOST_BYTES {
                 TAKEN.fetch_sub(BYTES, Relaxed);
                 self.refused = true;
+                dropped::MEMOS.add(1);
                 return false;
             }
             let Some(fresh) = sys::map(BYTES) else {
                 TAKEN.fetch_sub(BYTES, Relaxed);
                 self.refused = true;
+                dropped::MEMOS.add(1);
                 return false;
             };
             self.entries = fresh.as_ptr().cast();
@@ -298,11 +300,5 @@ impl Memo {
         (entry.fp, entry.fp_mask) = if walk.uses_fp { (start.fp as u64, u64::MAX) } else { (0, 0) };
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
         entry.sp = start.sp;
-    }
-
-    /// Bytes of memo that this thread may touch; and whether it had to do without.
-    #[allow(dead_code)]
-    pub(crate) fn refused(&self) -> bool {
-        self.refused
     }
 }
