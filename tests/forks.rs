@@ -137,6 +137,47 @@ fn a_child_has_the_whole_quarantine_and_frees_what_its_parents_threads_left() {
     });
 }
 
+#[test]
+fn children_of_a_parent_whose_threads_come_and_go_take_their_slots() {
+    in_every_mode("children_of_a_parent_whose_threads_come_and_go_take_their_slots", || {
+        let stop = AtomicBool::new(false);
+        let work = |n: usize| {
+            let (mut random, mut kept) = (Random(n as u64 + 1), Vec::new());
+            for _ in 0..30 {
+                let depth = random.below(10);
+                churn(&mut random, &mut kept, depth);
+            }
+        };
+        std::thread::scope(|scope| {
+            for n in 0..3 {
+                let stop = &stop;
+                scope.spawn(move || {
+                    while !stop.load(Relaxed) {
+                        std::thread::spawn(move || work(n)).join().unwrap();
+                    }
+                });
+            }
+            for round in 0..60 {
+                let inherited = of_the_parent(1 + round);
+                in_a_child(|| {
+                    drop(inherited);
+                    let threads: Vec<_> =
+                        (0..4).map(|n| std::thread::spawn(move || work(round + n))).collect();
+                    threads.into_iter().for_each(|thread| thread.join().unwrap());
+                    assert!(!matches!(
+                        birthmark::check_heap(),
+                        Err(e) if !matches!(e[..], [birthmark::HeapError::NotChecking])
+                    ));
+                    if round % 4 == 0 {
+                        in_a_child(|| work(round));
+                    }
+                });
+            }
+            stop.store(true, Relaxed);
+        });
+    });
+}
+
 /// Prints the top ten, as ordinary code of a child does.
 fn top_ten() {
     let text = birthmark::snapshot().statistics(GroupBy::Line).to_string();

@@ -211,6 +211,13 @@ fn own() -> [u8; BYTES] {
 }
 
 /// What a thread of this process is called now; nothing where it runs no more.
+#[cfg(not(target_os = "linux"))]
+fn called(_tid: u32) -> Option<[u8; BYTES]> {
+    None
+}
+
+/// What a thread of this process is called now; nothing where it runs no more.
+#[cfg(target_os = "linux")]
 fn called(tid: u32) -> Option<[u8; BYTES]> {
     use crate::report::buffer::Buffer;
     let mut path = [0u8; 48];
@@ -219,14 +226,16 @@ fn called(tid: u32) -> Option<[u8; BYTES]> {
     let path = core::ffi::CStr::from_bytes_with_nul(text.bytes()).ok()?;
     let mut name = [0u8; BYTES];
     let read = sys::keep_errno(|| {
-        // SAFETY: a C string; a descriptor of our own, closed again; as many bytes as the buffer has.
+        // SAFETY: a C string; a descriptor of our own, closed again; as many bytes as the buffer has. (The C library's own
+        // functions are cancellation points; `syscall` isn't.)
         unsafe {
-            let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
             if fd < 0 {
                 return None;
             }
-            let read = libc::read(fd, name.as_mut_ptr().cast(), BYTES);
-            libc::close(fd);
+            let read = libc::syscall(libc::SYS_read, fd, name.as_mut_ptr(), BYTES);
+            libc::syscall(libc::SYS_close, fd);
             usize::try_from(read).ok()
         }
     })?;
