@@ -201,7 +201,7 @@ fn children_of_a_parent_that_looks_names_up_show_their_top_ten() {
                     }
                 });
             }
-            for _ in 0..200 {
+            for _ in 0..120 {
                 in_a_child(top_ten);
             }
             stop.store(true, Relaxed);
