@@ -258,7 +258,9 @@ pub(crate) fn after_fork(process: u64) {
         if core::ptr::eq(slot, mine) {
             #[cfg(native)]
             slot.tid.store(sys::thread_id(), Release);
-            slot.who.store(names::begin(), Relaxed);
+            if names::several() {
+                slot.who.store(names::begin(), Relaxed); // `main` here, whatever it was in the parent
+            }
             slot.state.store(state & STATE | (process as u32) << 2, Release);
             return;
         }
