@@ -244,6 +244,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for DebugAlloc<A> {
         // SAFETY: the caller's.
         unsafe {
             if mode() == READY {
+                if size > crate::block::layout::LARGEST {
+                    return null_mut(); // more than is valid with our alignment, and than anybody has
+                }
                 let size = if size < 17 { 17 } else { size };
                 return self.inner.realloc(p, crate::block::layout::plain(layout), size);
             }

@@ -2,6 +2,8 @@
 //! after its free.
 
 pub(crate) mod check;
+pub(crate) mod diagnose;
+pub(crate) mod facts;
 pub(crate) mod fault;
 pub(crate) mod fork;
 pub(crate) mod heap;

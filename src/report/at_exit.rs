@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::fd::write_all;
 use super::{fatal, repeats, sink};
-use crate::block::fault::Found;
+use crate::block::facts::Found;
 use crate::block::{check, fault};
 use crate::config::settings;
 use crate::mode::{HEAP, NAMING, mode};
@@ -19,8 +19,8 @@ extern "C" fn at_exit() {
     if mode & HEAP != 0 {
         // A report that another thread is writing is written whole, and what it ends the program with isn't lost.
         let mut told = fatal::is_to_end();
-        check::sweep(&mut |facts| {
-            fatal::tell(&facts, Found::Exit, None);
+        check::sweep(Found::Exit, &mut |fault| {
+            fatal::tell(&fault, None);
             told = true;
         });
         if told && !fault::goes_on() {

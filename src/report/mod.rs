@@ -4,6 +4,7 @@ mod arena;
 pub(crate) mod at_exit;
 pub(crate) mod buffer;
 mod child;
+pub(crate) mod damage;
 pub(crate) mod fatal;
 pub(crate) mod fault;
 pub(crate) mod fd;
