@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::fd::write_all;
-use super::{fatal, repeats, sink};
+use super::{fatal, json, repeats, sink};
 use crate::block::facts::Found;
 use crate::block::{check, fault};
 use crate::config::settings;
@@ -30,7 +30,14 @@ extern "C" fn at_exit() {
     }
     let _ours = Ours::enter();
     repeats::TOLD.each(&mut |name, count| {
-        sink::send(format!("birthmark: {name}: {count} times in all, told once\n").as_bytes());
+        let (kind, what) = name.split_once(": ").unwrap_or((name, ""));
+        let times = format!("{count} times in all, told once");
+        let line = if settings().report.json {
+            json::count(kind, &format!("{what}: {times}"), count, std::process::id())
+        } else {
+            format!("birthmark: {name}: {times}")
+        };
+        sink::send(format!("{line}\n").as_bytes());
     });
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()

@@ -66,6 +66,16 @@ pub(crate) fn line(report: &Report, id: u32) -> String {
     out
 }
 
+/// How often a fault or a warning came that was told once: one line, without its end.
+pub(super) fn count(kind: &str, sentence: &str, count: u32, id: u32) -> String {
+    let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
+    string(&mut out, kind);
+    let _ = write!(out, ",\"level\":\"info\",\"pid\":{id},\"count\":{count},\"message\":");
+    string(&mut out, sentence);
+    out.push('}');
+    out
+}
+
 fn object(out: &mut String, frame: &Frame) {
     out.push_str("{\"function\":");
     optional(out, frame.function());
@@ -114,6 +124,14 @@ impl Write for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_is_one_object_too() {
+        let line = count("leak", "at \"x\": 3 times in all, told once", 3, 7);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["kind"], &value["count"]), (&"leak".into(), &3.into()));
+        assert_eq!(value["message"], "at \"x\": 3 times in all, told once");
+    }
 
     #[test]
     fn a_report_is_one_line_that_a_json_reader_takes() {
