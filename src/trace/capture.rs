@@ -4,9 +4,10 @@
 
 use super::generation::Control;
 use super::intern;
-use super::memo::Look;
+use super::memo::{Key, Look, Memo};
 use super::rules::{self, Base};
-use super::walk::{self, Walk};
+use super::scratch::Lent;
+use super::walk::{Foreign, Full, Own, SCRATCHES, Scratch, Walk, Words};
 pub(crate) use super::walk::{Start, address};
 use crate::dropped;
 use crate::sys::line::Line;
@@ -53,22 +54,20 @@ unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
     }
     // SAFETY: the hook's return address, on this thread's own stack.
     let first = unsafe { (start.sp as *const usize).read() };
+    // A key only: whatever it is, a hit is proved.
     let second = match rules::kept(first) {
-        Some(rule) if rule.tag() == 0 => match rule.base() {
+        Some(rule) => match rule.base() {
             Base::Stack => start.sp.wrapping_add(rule.distance()),
             Base::Frame => start.fp.wrapping_add(rule.distance()).wrapping_sub(8),
             _ => 0,
         },
         _ => 0,
     };
-    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
-    if second <= start.sp || second > high.wrapping_sub(8) || second & 7 != 0 {
-        return walk_only(slot, control, start, true);
-    }
     // SAFETY: the caller's: this thread owns the slot, and no other look or note of its memo is under way.
     let memo = unsafe { &mut *slot.memo.get() };
-    if memo.skips() {
-        return walk_only(slot, control, start, true);
+    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
+    if second <= start.sp || second > high.wrapping_sub(8) || second & 7 != 0 || memo.skips() {
+        return learn(slot, control, start, memo, None);
     }
     // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
     match unsafe { memo.look(control, start, second) } {
@@ -77,57 +76,124 @@ unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
             prove(slot, control, start, id);
             id
         }
-        look => learn(slot, control, start, high, Some(look)),
+        Look::Miss(key) => learn(slot, control, start, memo, Some(key)),
+        Look::Never => learn(slot, control, start, memo, None),
     }
 }
 
-#[cold]
+/// Walks the thread's own stack, on the memo's own desk if that suffices, and notes it under `key`.
 #[inline(never)]
-fn walk_only(slot: &Slot, control: Control, start: Start, own: bool) -> u32 {
-    let high = if own { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
-    learn(slot, control, start, high, None)
-}
-
-/// Whether `WALK_NEEDS` bytes of stack are left, as far as can be told.
-fn room(slot: &Slot, start: Start, own: bool) -> bool {
-    if own {
-        let low = slot.stack_low.load(core::sync::atomic::Ordering::Relaxed);
-        return start.sp.wrapping_sub(low) >= WALK_NEEDS;
-    }
-    crate::sys::signal_stack_room(start.sp).is_none_or(|left| left >= WALK_NEEDS)
-}
-
-#[cold]
-#[inline(never)]
-fn learn(slot: &Slot, control: Control, start: Start, high: usize, look: Option<Look>) -> u32 {
-    if !room(slot, start, high != 0) {
+fn learn(slot: &Slot, control: Control, start: Start, memo: &mut Memo, key: Option<Key>) -> u32 {
+    if !room(slot, start, true) {
         dropped::CAPTURES.add(1);
         return 0;
     }
-    let Some(mut scratch) = walk::lend() else {
+    let limit = u32::from(control.limit());
+    match (memo.desk(), key) {
+        (Some(desk), Some(key)) => {
+            let mut walk = Walk::new(desk, own::<true>(slot, start), start);
+            if walk.run(limit).is_ok() {
+                return finish(control, &mut walk, |walk, id| memo.note(key, start, walk, id));
+            }
+        }
+        (Some(desk), None) => {
+            let mut walk = Walk::new(desk, own::<false>(slot, start), start);
+            if walk.run(limit).is_ok() {
+                return finish(control, &mut walk, |_, _| ());
+            }
+        }
+        _ => {}
+    }
+    learn_long(slot, control, start, memo, key)
+}
+
+#[cold]
+#[inline(never)]
+fn learn_long(slot: &Slot, control: Control, start: Start, memo: &mut Memo, key: Option<Key>) -> u32 {
+    let Some(mut lent) = SCRATCHES.lend() else {
         dropped::CAPTURES.add(1);
         return 0;
     };
-    let mut walk = Walk::new(&mut scratch, start, high);
-    walk.run(u32::from(control.limit()));
-    if walk.n == 0 {
+    let (room, _) = scratch(&mut lent).parts();
+    let mut walk = Walk::new(room, own::<true>(slot, start), start);
+    let (Ok(()) | Err(Full)) = walk.run(u32::from(control.limit()));
+    finish(control, &mut walk, |walk, id| {
+        if let Some(key) = key {
+            memo.note(key, start, walk, id);
+        }
+    })
+}
+
+/// A walk without a memo: inside another capture of this thread, on a stack that isn't its own, or in the shared slot.
+#[cold]
+#[inline(never)]
+fn walk_only(slot: &Slot, control: Control, start: Start, owned: bool) -> u32 {
+    if !room(slot, start, owned) {
         dropped::CAPTURES.add(1);
         return 0;
     }
-    // SAFETY: `n` frames were written; `tail` looks further without touching them.
-    let frames = unsafe { core::slice::from_raw_parts(walk.scratch.frames.as_ptr(), walk.n) };
-    let id = intern::intern(control, frames, &mut |nth| {
+    let Some(mut lent) = SCRATCHES.lend() else {
+        dropped::CAPTURES.add(1);
+        return 0;
+    };
+    let (buffer, window) = scratch(&mut lent).parts();
+    let limit = u32::from(control.limit());
+    if owned {
+        let mut walk = Walk::new(buffer, own::<false>(slot, start), start);
+        let (Ok(()) | Err(Full)) = walk.run(limit);
+        finish(control, &mut walk, |_, _| ())
+    } else {
+        let mut walk = Walk::new(buffer, Foreign { low: start.sp, window }, start);
+        let (Ok(()) | Err(Full)) = walk.run(limit);
+        finish(control, &mut walk, |_, _| ())
+    }
+}
+
+/// The words of the thread's own stack, in which `start` was found to lie.
+#[inline(always)]
+fn own<const NOTES: bool>(slot: &Slot, start: Start) -> Own<NOTES> {
+    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
+    debug_assert!(slot.owns(start.sp));
+    // SAFETY: every caller asked `slot.owns(start.sp)` of its own thread's slot first, and the hook runs below `start.sp`.
+    unsafe { Own::new(start.sp, high) }
+}
+
+fn scratch(lent: &mut Lent<Scratch>) -> &mut Scratch {
+    // SAFETY: numbers only: the zeroes of a fresh one are valid, and so is what others left.
+    unsafe { lent.content().assume_init_mut() }
+}
+
+/// The id of a finished walk; `note` sees it with its id.
+#[inline(always)]
+fn finish<'s, W: Words, const N: usize>(
+    control: Control,
+    walk: &mut Walk<'s, W, N>,
+    note: impl FnOnce(&Walk<'s, W, N>, u32),
+) -> u32 {
+    let (frames, hash) = (walk.frames, walk.hash);
+    if frames.is_empty() {
+        dropped::CAPTURES.add(1);
+        return 0;
+    }
+    let id = intern::intern(control, frames, hash, &mut |nth| {
         if walk.cut {
             dropped::CUT.add(1);
         }
         walk.tail(nth)
     });
     let Some(id) = id else { return 0 };
-    if let Some(Look::Miss(key)) = look {
-        // SAFETY: as in `recall`, which is the only caller with a key.
-        unsafe { (*slot.memo.get()).note(key, start, &walk, id) };
-    }
+    note(walk, id);
     id
+}
+
+/// Whether `WALK_NEEDS` bytes of stack are left, as far as can be told.
+#[inline(always)]
+fn room(slot: &Slot, start: Start, own: bool) -> bool {
+    if own {
+        let low = slot.stack_low.load(core::sync::atomic::Ordering::Relaxed);
+        return start.sp.wrapping_sub(low) >= WALK_NEEDS;
+    }
+    crate::sys::signal_stack_room(start.sp).is_none_or(|left| left >= WALK_NEEDS)
 }
 
 /// The present stack, from the caller outward, for ordinary code: no lock, so nobody waits while another thread finds names.
@@ -164,31 +230,34 @@ pub(crate) fn addresses(start: Start, out: &mut [usize]) -> (usize, u32) {
 pub(crate) fn addresses_from(start: Start, out: &mut [usize]) -> (usize, u32) {
     const FRAMES: u32 = 16;
     let slot = crate::thread::slot(crate::sys::line::line());
-    let high =
-        if slot.owns(start.sp) { slot.stack_high.load(core::sync::atomic::Ordering::Relaxed) } else { 0 };
-    let Some(mut scratch) = walk::lend() else { return (0, 0) };
-    let mut walk = Walk::new(&mut scratch, start, high);
-    walk.run(FRAMES);
-    let n = walk.n.min(out.len());
-    for (to, from) in out.iter_mut().zip(walk.scratch.frames.iter()).take(n) {
+    let Some(mut lent) = SCRATCHES.lend() else { return (0, 0) };
+    let (buffer, window) = scratch(&mut lent).parts();
+    if slot.owns(start.sp) {
+        copy(&mut Walk::new(buffer, own::<false>(slot, start), start), FRAMES, out)
+    } else {
+        copy(&mut Walk::new(buffer, Foreign { low: start.sp, window }, start), FRAMES, out)
+    }
+}
+
+fn copy<W: Words, const N: usize>(walk: &mut Walk<'_, W, N>, limit: u32, out: &mut [usize]) -> (usize, u32) {
+    let (Ok(()) | Err(Full)) = walk.run(limit);
+    for (to, from) in out.iter_mut().zip(walk.frames) {
         *to = *from;
     }
-    (n, walk.user)
+    (walk.frames.len().min(out.len()), walk.user)
 }
 
 /// Under `--cfg birthmark_check_memo`: every hit is walked again, and must be the same stack.
 #[cfg(birthmark_check_memo)]
 fn prove(slot: &Slot, control: Control, start: Start, id: u32) {
-    let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
-    let Some(mut scratch) = walk::lend() else { return };
-    let mut walk = Walk::new(&mut scratch, start, high);
-    walk.run(u32::from(control.limit()));
+    let Some(mut lent) = SCRATCHES.lend() else { return };
+    let (buffer, _) = scratch(&mut lent).parts();
+    let mut walk = Walk::new(buffer, own::<false>(slot, start), start);
+    let (Ok(()) | Err(Full)) = walk.run(u32::from(control.limit()));
     let (p, n) = intern::place(id);
     // SAFETY: `n` frames were published under this id in a mapping that stays.
     let kept = unsafe { core::slice::from_raw_parts(p, n) };
-    if walk.scratch.frames.get(..walk.n) != Some(kept)
-        && super::generation::control().first() == control.first()
-    {
+    if walk.frames != kept && super::generation::control().first() == control.first() {
         let text = b"birthmark: the memo of stacks and a walk differ\n";
         // SAFETY: a constant buffer; `abort` ends the process.
         unsafe {

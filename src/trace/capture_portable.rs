@@ -4,7 +4,7 @@
 
 use super::generation::Control;
 use super::id::Depth;
-use super::intern::{self, Tail};
+use super::intern::{self, Hash, Tail};
 use crate::dropped;
 use crate::sys::line::Line;
 use crate::thread::Slot;
@@ -47,7 +47,9 @@ pub(crate) unsafe fn capture(line: &Line, _slot: &Slot, control: Control, _start
         return 0;
     };
     let depth = if more { Depth::MoreThan(n as u32) } else { Depth::Exactly(n as u32) };
-    intern::intern(control, frames, &mut |_| Tail {
+    let mut hash = Hash::new();
+    frames.iter().for_each(|&frame| hash.add(frame));
+    intern::intern(control, frames, hash, &mut |_| Tail {
         user_frames: n.min(usize::from(control.limit())) as u16,
         depth,
     })

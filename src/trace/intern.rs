@@ -38,11 +38,15 @@ fn segment_words(segment: usize) -> usize {
 
 const PLACE: u64 = (1 << 48) - 1;
 
+#[inline(always)]
 fn map_at<T>(place: &AtomicPtr<T>, bytes: usize) -> Option<*mut T> {
     let p = place.load(Acquire);
-    if !p.is_null() {
-        return Some(p);
-    }
+    if p.is_null() { map_new(place, bytes) } else { Some(p) }
+}
+
+#[cold]
+#[inline(never)]
+fn map_new<T>(place: &AtomicPtr<T>, bytes: usize) -> Option<*mut T> {
     let fresh = sys::map(bytes)?;
     match place.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
         Ok(_) => Some(fresh.as_ptr().cast()),
@@ -73,15 +77,24 @@ fn reserve(words: usize) -> Option<*mut u64> {
     }
 }
 
-#[inline(always)]
-fn hash(frames: &[usize]) -> u64 {
-    let mut h = frames.len() as u64;
-    for &f in frames {
-        h = (h.rotate_left(23) ^ f as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The hash of a stack's frames, added one by one while they are found.
+#[derive(Clone, Copy)]
+pub(crate) struct Hash(u64);
+
+impl Hash {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self(0)
     }
-    h ^= h >> 29;
-    h = h.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    h ^ h >> 32
+    #[inline(always)]
+    pub(crate) fn add(&mut self, frame: usize) {
+        self.0 = (self.0.rotate_left(23) ^ frame as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+    #[inline(always)]
+    fn mixed(self) -> u64 {
+        let h = (self.0 ^ self.0 >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        h ^ h >> 32
+    }
 }
 
 /// Where a trace's frames lie, for the memo: null where the id has none.
@@ -124,9 +137,15 @@ pub(crate) struct Tail {
 }
 
 /// The id of these frames in `control`'s generation, stored if they are new. `tail` is asked for new ones only.
-pub(crate) fn intern(control: Control, frames: &[usize], tail: &mut dyn FnMut(u32) -> Tail) -> Option<u32> {
+#[inline(always)]
+pub(crate) fn intern(
+    control: Control,
+    frames: &[usize],
+    hash: Hash,
+    tail: &mut dyn FnMut(u32) -> Tail,
+) -> Option<u32> {
     const TAGS: u64 = !((1 << ID_BITS) - 1);
-    let hash = hash(frames);
+    let hash = hash.mixed();
     let tag = hash & TAGS;
     let mut made: Option<u32> = None;
     for (level, bits) in LEVELS.iter().enumerate() {

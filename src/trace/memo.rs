@@ -3,29 +3,34 @@
 //! A walk by tables is a function of the stack pointer, the return address and the frame pointer at its start, and of
 //! the stack words that it reads. An entry keeps the places of all those words; their values are the trace's own frames,
 //! or stand in the entry. When every place still holds its value it is the same walk, by induction from the first frame
-//! outward: proved, not guessed. Only stacks of the thread's own, whose every rule is "register plus offset" and whose
-//! modules were there at start, are kept. Used by the slot's owner only. Runs inside an allocation.
+//! outward: proved, not guessed. A module loaded after start must be there still, as the loader says at each hit. Only stacks
+//! of the thread's own, whose every rule is "register plus offset", are kept. Used by the slot's owner only. Runs inside an allocation.
 
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, compiler_fence};
 
 use super::generation::Control;
 use super::intern;
-use super::walk::{Start, Walk};
+use super::modules;
+use super::walk::{self, LATER, Room, Start, Walk, Words};
 use crate::sys;
 
 const WAYS: usize = 4;
 /// Offsets that fit into an entry; longer lists lie in a page of their own.
-const INLINE: usize = 44;
+const INLINE: usize = 39;
 /// Words of the longest stack that is kept.
 const LONGEST: usize = 256;
 const LONG: usize = 128;
+/// So many words are compared before it is asked whether the rest is worth it.
+const NEAR: usize = 4;
 /// Entries at first, and at most.
 const FIRST_SETS: usize = 16;
 const MOST_SETS: usize = 384;
 const ENTRIES: usize = MOST_SETS * WAYS;
 const LONG_BYTES: usize = LONG * LONGEST * 2;
-const BYTES: usize = ENTRIES * size_of::<Entry>() + LONG_BYTES;
+const BYTES: usize = ENTRIES * size_of::<Entry>() + LONG_BYTES + size_of::<Desk>();
+/// Where the owner's walks write: nearly all are shorter.
+pub(crate) type Desk = Room<96>;
 /// For all slots together.
 const MOST_BYTES: usize = 64 << 20;
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
@@ -44,8 +49,10 @@ struct Entry {
     pairs: u16,
     /// All ones where a rule used the start's frame pointer.
     fp_mask: u64,
+    /// Whether frames lie in modules loaded after start, whose numbers stand beside these frames.
+    later: bool,
     /// `n` places of return addresses, then `pairs` of (place, value); or the number of the long list.
-    offsets: [u16; INLINE - 4],
+    offsets: [u16; INLINE],
 }
 const _: () = assert!(size_of::<Entry>() == 128);
 
@@ -144,6 +151,19 @@ impl Memo {
         *self = Self::new();
     }
 
+    /// Where the owner's walks write, once the first look made room for it.
+    #[inline(always)]
+    pub(crate) fn desk<'a>(&self) -> Option<&'a mut Desk> {
+        if self.entries.is_null() {
+            return None;
+        }
+        // SAFETY: behind entries and long lists lies room for one, mapped until `let_go`; numbers only, so zeroes are valid.
+        // The owner runs one capture at a time (`capture`'s mark), which asks once, and nothing here looks into the desk.
+        Some(unsafe {
+            &mut *self.entries.cast::<u8>().add(BYTES.wrapping_sub(size_of::<Desk>())).cast::<Desk>()
+        })
+    }
+
     fn long(&self, number: usize) -> *mut u16 {
         // SAFETY: the long lists lie behind the entries in the same mapping; `number` is below LONG.
         unsafe { self.entries.add(ENTRIES).cast::<u16>().add((number & (LONG - 1)).wrapping_mul(LONGEST)) }
@@ -208,9 +228,17 @@ impl Memo {
             }
             offsets = self.long(long);
         }
+        if entry.later {
+            // SAFETY: the caller's; the list is this entry's.
+            return unsafe { self.same_later(entry, offsets, sp) };
+        }
         let base = sp as *const usize;
         let mut differ = 0;
         for i in 0..n {
+            // Stacks of one function differ soon, if they do.
+            if i == NEAR && differ != 0 {
+                return false;
+            }
             // SAFETY: an entry is noted only when each of its places lay between the stack pointer and the end of this
             // thread's stack, which is mapped as long as the thread runs; the memo is emptied when the slot changes
             // hands. `frames` has `n` words in a mapping that stays (zeroes after `stop`: then it isn't the same).
@@ -232,13 +260,47 @@ impl Memo {
         differ == 0
     }
 
+    /// As [`Self::same`], where frames lie in modules loaded after start: the loader must say that these are there still.
+    ///
+    /// # Safety
+    /// As [`Self::same`]; `offsets` is the entry's list.
+    #[cold]
+    #[inline(never)]
+    unsafe fn same_later(&self, entry: &Entry, offsets: *const u16, sp: usize) -> bool {
+        let (n, pairs) = (usize::from(entry.n), usize::from(entry.pairs));
+        let word = |place: u16| sp.wrapping_add(usize::from(place).wrapping_mul(8)) as *const usize;
+        let mut known = [0; LATER];
+        // First all words: only then does code of these modules stand on this thread's stack, so that they can't go.
+        for i in 0..n {
+            // SAFETY: as in `same`.
+            let (found, kept) =
+                unsafe { (word(*offsets.add(i)).read_volatile(), entry.frames.add(i).read_volatile()) };
+            if found != walk::address(kept) {
+                return false;
+            }
+            if walk::tag(kept) != 0 && !known.iter().any(|k| walk::tag(*k) == walk::tag(kept)) {
+                let Some(free) = known.iter_mut().find(|k| **k == 0) else { return false };
+                *free = kept;
+            }
+        }
+        for i in 0..pairs {
+            // SAFETY: as in `same`.
+            let [place, value] = unsafe { offsets.add(n).cast::<[u16; 2]>().add(i).read() };
+            // SAFETY: as in `same`.
+            if unsafe { word(place).read_volatile() } != word(value) as usize {
+                return false;
+            }
+        }
+        known.iter().all(|&kept| kept == 0 || modules::still_loaded(walk::tag(kept), walk::address(kept)))
+    }
+
     /// Grows where entries push each other out, notes sparsely where nearly every stack is new.
     #[cold]
     #[inline(never)]
     fn judge(&mut self) {
         let (looks, misses) = (self.looks, self.misses);
         (self.looks, self.misses) = (0, 0);
-        if misses.wrapping_mul(8) > looks.wrapping_mul(7) && self.sets >= MOST_SETS {
+        if misses.wrapping_mul(2) > looks && self.sets >= MOST_SETS {
             self.sparse = 4;
         } else {
             self.sparse = 1;
@@ -250,7 +312,13 @@ impl Memo {
     }
 
     /// Keeps a stack that was just walked.
-    pub(crate) fn note(&mut self, key: Key, start: Start, walk: &Walk<'_>, trace: u32) {
+    pub(crate) fn note<W: Words, const N: usize>(
+        &mut self,
+        key: Key,
+        start: Start,
+        walk: &Walk<'_, W, N>,
+        trace: u32,
+    ) {
         self.turn = self.turn.wrapping_add(1);
         if self.sparse > 1 {
             self.spared = self.spared.wrapping_add(1);
@@ -258,18 +326,20 @@ impl Memo {
                 return;
             }
         }
-        let list = walk.n.wrapping_add(walk.pairs.wrapping_mul(2));
-        if !walk.provable || list > LONGEST || walk.n == 0 {
-            return;
+        let Some(proof) = walk.proof() else { return };
+        let list = proof.places.len().wrapping_add(proof.pairs.len().wrapping_mul(2));
+        let mut widest = 0;
+        for n in proof.places {
+            widest |= n;
         }
-        let places = walk.scratch.places.get(..walk.n).unwrap_or_default();
-        let pairs = walk.scratch.pairs.get(..walk.pairs).unwrap_or_default();
-        let far = |n: &u32| *n > u32::from(u16::MAX);
-        if places.iter().any(far) || pairs.iter().any(|(p, v)| far(p) || far(v)) {
+        for (place, value) in proof.pairs {
+            widest |= place | value;
+        }
+        if list > LONGEST || widest > u32::from(u16::MAX) {
             return;
         }
         let (frames, n) = intern::place(trace);
-        if n != walk.n {
+        if n != proof.places.len() {
             return;
         }
         let number = key.set.wrapping_mul(WAYS).wrapping_add(self.turn as usize & (WAYS - 1));
@@ -286,16 +356,22 @@ impl Memo {
             entry.offsets[0] = long as u16;
             to = self.long(long);
         }
-        let numbers = places.iter().copied().chain(pairs.iter().flat_map(|(p, v)| [*p, *v]));
-        for (i, number) in numbers.enumerate() {
-            // SAFETY: `list` numbers fit the inline list or the long one, as chosen above.
-            unsafe { to.add(i).write(number as u16) };
+        // SAFETY: `list` numbers fit the inline list or the long one, as chosen above.
+        unsafe {
+            for (i, place) in proof.places.iter().enumerate() {
+                to.add(i).write(*place as u16);
+            }
+            let to = to.add(n).cast::<[u16; 2]>();
+            for (i, (place, value)) in proof.pairs.iter().enumerate() {
+                to.add(i).write([*place as u16, *value as u16]);
+            }
         }
         entry.second = key.second;
         entry.frames = frames;
-        (entry.n, entry.pairs) = (walk.n as u16, walk.pairs as u16);
+        (entry.n, entry.pairs) = (n as u16, proof.pairs.len() as u16);
         entry.trace = trace;
-        (entry.fp, entry.fp_mask) = if walk.uses_fp { (start.fp as u64, u64::MAX) } else { (0, 0) };
+        entry.later = proof.later[0] != 0;
+        (entry.fp, entry.fp_mask) = proof.fp.map_or((0, 0), |fp| (fp as u64, u64::MAX));
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
         entry.sp = start.sp;
     }

@@ -22,6 +22,8 @@ pub(crate) mod resolve;
 #[cfg(native)]
 pub(crate) mod rules;
 #[cfg(native)]
+mod scratch;
+#[cfg(native)]
 mod symbols;
 #[cfg(native)]
 pub(crate) mod walk;

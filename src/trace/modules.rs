@@ -211,8 +211,7 @@ pub(crate) fn find_later(address: usize) -> Option<Module> {
     Some(module)
 }
 
-/// Whether later module `tag` is loaded now, at its old place. Ordinary code.
-#[allow(dead_code)]
+/// Whether later module `tag` is loaded now, at its old place.
 pub(crate) fn still_loaded(tag: u16, address: usize) -> bool {
     tag == 0 || find_later(address).is_some_and(|m| m.tag == tag)
 }

@@ -16,6 +16,7 @@ use gimli::{
 
 use super::modules::{self, Module};
 use super::names::Class;
+use super::scratch::Pool;
 use super::symbols;
 use crate::sys;
 
@@ -56,6 +57,9 @@ pub(crate) enum Whose {
 pub(crate) struct Rule(u64);
 
 const FIELD: u64 = (1 << 18) - 1;
+/// Base, distance and saved frame pointer of a function that keeps a frame pointer, behind its first two instructions.
+const SHAPE: u64 = (1 << 40) - 2;
+const FRAME_POINTER: u64 = ((Base::Frame as u64) << 1) | 2 << 3 | 1 << 21 | 2 << 22;
 
 impl Rule {
     fn new(base: Base, distance: u64, saved: Option<u64>, whose: Whose, tag: u16) -> Self {
@@ -76,6 +80,32 @@ impl Rule {
             2 => Base::Frame,
             _ => Base::None,
         }
+    }
+    // A walk asks by single bits: a jump through a table at each frame can't be foretold.
+    /// Whether the walk can't go on from here: outermost, or no table.
+    #[inline(always)]
+    pub(crate) fn ends(self) -> bool {
+        (self.0 >> 1 ^ self.0 >> 2) & 1 == 0
+    }
+    /// Whether the frame hangs on the frame pointer, where the walk goes on.
+    #[inline(always)]
+    pub(crate) fn hangs_on_frame_pointer(self) -> bool {
+        self.0 >> 2 & 1 != 0
+    }
+    /// 1 where the frame counts: the user's, or perhaps.
+    #[inline(always)]
+    pub(crate) fn counts(self) -> u32 {
+        (!(self.0 >> 40 ^ self.0 >> 41) & 1) as u32
+    }
+    /// Whether it is where the user's stack begins, or nobody knows whose.
+    #[inline(always)]
+    pub(crate) fn stands_out(self) -> bool {
+        self.0 >> 41 & 1 != 0
+    }
+    /// Whether the frame's address lies 16 above the frame pointer, and the caller's frame pointer where it points.
+    #[inline(always)]
+    pub(crate) fn is_frame_pointer(self) -> bool {
+        self.0 & SHAPE == FRAME_POINTER
     }
     /// Bytes from the base to the frame's address; the return address lies 8 below it.
     #[inline(always)]
@@ -102,47 +132,63 @@ impl Rule {
     }
 }
 
-/// The table's levels, each used once the windows of the one before are full: a rule never evicts another.
+/// The table's levels, each used once the windows of the one before are full: a rule never evicts another. The first is
+/// there from the start, its pages touched as used.
 const LEVELS: [u32; 3] = [14, 17, 20];
+const FIRST: usize = 1 << LEVELS[0];
 const WINDOW: usize = 8;
 
 #[repr(C)]
 struct Cell {
+    /// Once set, for ever.
     address: AtomicU64,
+    /// 0 until it is known.
     rule: AtomicU64,
 }
 
-static TABLE: [AtomicPtr<Cell>; 3] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 3];
+static NEAR: [Cell; FIRST] = [const { Cell { address: AtomicU64::new(0), rule: AtomicU64::new(0) } }; FIRST];
+static FURTHER: [AtomicPtr<Cell>; 2] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 2];
 
 #[inline(always)]
 fn mix(address: usize) -> usize {
     ((address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }
 
+/// The kept rule for `address`, if it stands where most of them do, of whatever module stood there when it was kept.
+#[inline(always)]
+fn near(address: usize) -> Option<Rule> {
+    let cell = NEAR.get(mix(address) & (FIRST - 1))?;
+    // The rule first: where there is one, the cell has its address, and keeps it.
+    let rule = cell.rule.load(Acquire);
+    (rule != 0 && cell.address.load(Acquire) == address as u64).then_some(Rule(rule))
+}
+
 /// The kept rule for `address`, of whatever module stood there when it was kept.
 #[inline(always)]
 pub(crate) fn kept(address: usize) -> Option<Rule> {
-    let cells = TABLE[0].load(Acquire);
-    if !cells.is_null() {
-        // SAFETY: a published level has 2^bits cells and is never unmapped; the index is masked.
-        let cell = unsafe { &*cells.add(mix(address) & ((1 << LEVELS[0]) - 1)) };
-        if cell.address.load(Acquire) == address as u64 {
-            let rule = cell.rule.load(Acquire);
-            return (rule != 0).then_some(Rule(rule));
-        }
+    match near(address) {
+        Some(rule) => Some(rule),
+        None => kept_further(address),
     }
-    kept_further(address)
+}
+
+/// The cells of a level, if it is there.
+fn level(level: usize) -> *const Cell {
+    match level {
+        0 => NEAR.as_ptr(),
+        _ => FURTHER.get(level.wrapping_sub(1)).map_or(core::ptr::null(), |p| p.load(Acquire).cast_const()),
+    }
 }
 
 #[inline(never)]
 fn kept_further(address: usize) -> Option<Rule> {
     let hash = mix(address);
-    for (level, bits) in LEVELS.iter().enumerate() {
-        let cells = TABLE[level].load(Acquire);
+    for (number, bits) in LEVELS.iter().enumerate() {
+        let cells = level(number);
         if cells.is_null() {
             return None;
         }
-        let mask = (1usize << bits) - 1;
+        let mask = (1usize << bits).wrapping_sub(1);
         for k in 0..WINDOW {
             // SAFETY: a published level has 2^bits cells and is never unmapped; the index is masked.
             let cell = unsafe { &*cells.add(hash.wrapping_add(k) & mask) };
@@ -161,10 +207,10 @@ fn kept_further(address: usize) -> Option<Rule> {
 
 fn keep(address: usize, rule: Rule) {
     let hash = mix(address);
-    for (level, bits) in LEVELS.iter().enumerate() {
-        let Some(place) = TABLE.get(level) else { return };
-        let mut cells = place.load(Acquire);
+    for (number, bits) in LEVELS.iter().enumerate() {
+        let mut cells = level(number);
         if cells.is_null() {
+            let Some(place) = FURTHER.get(number.wrapping_sub(1)) else { return };
             let bytes = size_of::<Cell>() << bits;
             let Some(fresh) = sys::map(bytes) else { return };
             match place.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
@@ -178,7 +224,7 @@ fn keep(address: usize, rule: Rule) {
         }
         let mask = (1usize << bits).wrapping_sub(1);
         for k in 0..WINDOW {
-            // SAFETY: as in `kept`.
+            // SAFETY: as in `kept_further`.
             let cell = unsafe { &*cells.add(hash.wrapping_add(k) & mask) };
             let at = match cell.address.compare_exchange(0, address as u64, AcqRel, Acquire) {
                 Ok(_) => address as u64,
@@ -199,20 +245,25 @@ impl UnwindContextStorage<usize> for Room {
     type Rules = [(Register, RegisterRule<usize>); 10];
     type Stack = [UnwindTableRow<usize, Self>; 3];
 }
-pub(crate) type Context = UnwindContext<usize, Room>;
+type Context = UnwindContext<usize, Room>;
 
-/// The rule for a return address that was found on this thread's stack; nothing where it lies in no module.
+static CONTEXTS: Pool<Context> = Pool::new();
+
+/// The rule for a return address in a module that was there at start, if it is at hand.
 #[inline(always)]
-pub(crate) fn rule(address: usize, context: &mut Context) -> Option<Rule> {
-    match kept(address) {
-        Some(rule) if rule.tag() == 0 => Some(rule),
-        _ => look_up(address, context),
-    }
+pub(crate) fn at_hand(address: usize) -> Option<Rule> {
+    near(address).filter(|rule| rule.tag() == 0)
 }
 
+/// The rule for a return address that was found on this thread's stack; nothing where it lies in no module.
 #[cold]
 #[inline(never)]
-fn look_up(address: usize, context: &mut Context) -> Option<Rule> {
+pub(crate) fn look_up(address: usize) -> Option<Rule> {
+    if let Some(rule) = kept(address)
+        && rule.tag() == 0
+    {
+        return Some(rule);
+    }
     let module = modules::find(address)?;
     if let Some(rule) = kept(address)
         && rule.tag() == module.tag
@@ -220,7 +271,8 @@ fn look_up(address: usize, context: &mut Context) -> Option<Rule> {
     {
         return Some(rule);
     }
-    let rule = compute(address, &module, context);
+    let mut room = CONTEXTS.lend()?;
+    let rule = compute(address, &module, room.content().write(Context::new_in()));
     if module.tag != modules::UNKNOWN {
         keep(address, rule);
     }
@@ -247,7 +299,7 @@ const RSP: Register = Register(7);
 const RIP: Register = Register(16);
 
 /// The rule for `address`, read from its module's tables.
-pub(crate) fn compute(address: usize, module: &Module, context: &mut Context) -> Rule {
+fn compute(address: usize, module: &Module, context: &mut Context) -> Rule {
     let whose = whose(address, module);
     let cut = Rule::new(Base::None, 0, None, whose, module.tag);
     read(address, module, context, whose).unwrap_or(cut)
@@ -302,6 +354,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_rule_of_a_frame_pointer_is_known_by_its_shape() {
+        for whose in [Whose::User, Whose::Plumbing, Whose::Entry, Whose::Unknown] {
+            let rule = |base, distance, saved, tag| Rule::new(base, distance, saved, whose, tag);
+            assert!(rule(Base::Frame, 2, Some(2), 0).is_frame_pointer());
+            assert!(rule(Base::Frame, 2, Some(2), 7).is_frame_pointer());
+            assert!(!rule(Base::Stack, 2, Some(2), 0).is_frame_pointer());
+            assert!(!rule(Base::Frame, 3, Some(2), 0).is_frame_pointer());
+            assert!(!rule(Base::Frame, 2, Some(3), 0).is_frame_pointer());
+            assert!(!rule(Base::Frame, 2, None, 0).is_frame_pointer());
+        }
+    }
+
+    #[test]
     fn every_field_of_a_rule_reads_back() {
         for base in [Base::End, Base::Stack, Base::Frame, Base::None] {
             for whose in [Whose::User, Whose::Plumbing, Whose::Entry, Whose::Unknown] {
@@ -311,6 +376,10 @@ mod tests {
                     (base, FIELD as usize * 8, Some(16), whose, 254)
                 );
                 assert_eq!(Rule::new(base, 5, None, whose, 0).saved(), None);
+                assert_eq!(r.ends(), matches!(base, Base::End | Base::None));
+                assert_eq!(!r.ends() && r.hangs_on_frame_pointer(), base == Base::Frame);
+                assert_eq!(r.counts(), u32::from(matches!(whose, Whose::User | Whose::Unknown)));
+                assert_eq!(r.stands_out(), matches!(whose, Whose::Entry | Whose::Unknown));
             }
         }
     }

@@ -3,23 +3,17 @@
 //! Every word that the walk reads is noted with its place: the same words at the same places are the same walk, which is
 //! what the memo proves. Runs inside an allocation.
 
-use core::mem::MaybeUninit;
-use core::sync::atomic::{
-    AtomicPtr, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
-};
-
 use super::id::Depth;
-use super::intern::Tail;
+use super::intern::{Hash, Tail};
 use super::modules;
-use super::rules::{self, Base, Context, Whose};
-use crate::block::fork;
+use super::rules::{self, Base, Rule, Whose};
+use super::scratch::Pool;
 use crate::sys;
 
 /// Physical frames that one trace can hold.
 pub(crate) const FRAMES: usize = 65_535;
 /// So many plumbing frames in a row end a walk.
-const PLUMBING: u32 = 64;
+const PLUMBING: usize = 64;
 /// Without symbols so many raw frames more are kept.
 const WITHOUT_SYMBOLS: u32 = 16;
 /// Further frames that are looked at for the true depth, and for how many stacks of a generation.
@@ -27,79 +21,40 @@ const DEEPER: u32 = 256;
 const COUNTED: u32 = 16_384;
 /// Words of saved frame pointers that a walk may note.
 const PAIRS: usize = 96;
+/// Later modules in which frames of a stack that the memo keeps may lie.
+pub(crate) const LATER: usize = 2;
 
 /// Where the number of a later module stands in a kept address: user addresses have 47 bits.
 pub(crate) const TAG_SHIFT: u32 = 48;
 /// The address alone.
 pub(crate) const ADDRESS: usize = (1 << TAG_SHIFT) - 1;
 
-/// A walk's buffers, in memory of our own.
+/// Where a walk writes: room for `N` frames.
+#[repr(C)]
+pub(crate) struct Room<const N: usize> {
+    /// Places of saved frame pointers that a rule used, and the values found there, as distances from the start in words.
+    pairs: [(u32, u32); PAIRS],
+    /// Places of the return addresses, as distances from the start in words.
+    places: [u32; N],
+    /// Return addresses, with the number of a module loaded after start in the upper 16 bits.
+    frames: [usize; N],
+}
+
+/// Room for the longest walk, and a window of a stack that isn't the thread's own.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// Number + 1 of the process in which a capture uses it: a fork's child finds what other threads used free.
-    taken: AtomicU32,
-    ready: bool,
-    context: MaybeUninit<Context>,
-    /// Places of saved frame pointers that a rule used, and the values found there, as distances from the start in words.
-    pub pairs: [(u32, u32); PAIRS],
-    /// A window of a stack that isn't the thread's own.
-    window: [usize; 32],
-    window_at: usize,
-    /// Places of the return addresses, as distances from the start in words.
-    pub places: [u32; FRAMES],
-    /// Return addresses, with the number of a module loaded after start in the upper 16 bits.
-    pub frames: [usize; FRAMES],
+    window: Window,
+    room: Room<FRAMES>,
 }
 
-const SCRATCHES: usize = 64;
-static POOL: [AtomicPtr<Scratch>; SCRATCHES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; SCRATCHES];
-
-/// A scratch for this capture alone; given back when dropped.
-pub(crate) struct Lent(&'static mut Scratch);
-
-impl core::ops::Deref for Lent {
-    type Target = Scratch;
-    fn deref(&self) -> &Scratch {
-        self.0
-    }
-}
-impl core::ops::DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut Scratch {
-        self.0
-    }
-}
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.0.taken.store(0, Release);
+impl Scratch {
+    pub(crate) fn parts(&mut self) -> (&mut Room<FRAMES>, &mut Window) {
+        self.window.at = 0;
+        (&mut self.room, &mut self.window)
     }
 }
 
-/// A scratch that nobody uses; nothing where 64 captures run at once or memory ran out.
-pub(crate) fn lend() -> Option<Lent> {
-    let mine = (fork::number() as u32).wrapping_add(1);
-    for place in &POOL {
-        let mut p = place.load(Acquire);
-        if p.is_null() {
-            let fresh = sys::map(size_of::<Scratch>())?;
-            match place.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
-                Ok(_) => p = fresh.as_ptr().cast(),
-                Err(theirs) => {
-                    // SAFETY: ours was never published.
-                    unsafe { sys::unmap(fresh, size_of::<Scratch>()) };
-                    p = theirs;
-                }
-            }
-        }
-        // SAFETY: a published scratch stays mapped, and zeroes are valid in all its fields.
-        let taken = unsafe { &(*p).taken };
-        let seen = taken.load(Relaxed);
-        if seen != mine && taken.compare_exchange(seen, mine, AcqRel, Relaxed).is_ok() {
-            // SAFETY: the mark makes us its only user until `Lent` is dropped.
-            return Some(Lent(unsafe { &mut *p }));
-        }
-    }
-    None
-}
+pub(crate) static SCRATCHES: Pool<Scratch> = Pool::new();
 
 /// The registers with which a hook's caller called it.
 #[derive(Clone, Copy)]
@@ -109,253 +64,388 @@ pub(crate) struct Start {
     pub fp: usize,
 }
 
-/// A walk in progress.
-pub(crate) struct Walk<'s> {
-    pub scratch: &'s mut Scratch,
-    start: Start,
-    /// One past the stack's last byte; 0: not the thread's own stack, words are read by system call.
-    high: usize,
-    /// The callee's frame address: the stack pointer of the function that is looked at.
-    sp: usize,
-    fp: usize,
-    fp_from: From,
-    /// Return addresses found.
-    pub n: usize,
-    pub pairs: usize,
-    pub user: u32,
-    /// Whether the frame pointer at the start had a part in it.
-    pub uses_fp: bool,
-    /// Whether the words that were read prove the walk: only then may the memo keep it.
-    pub provable: bool,
-    /// Whether a frame had no usable tables.
-    pub cut: bool,
-    /// The rule of the last frame kept, where the stack goes on behind it.
-    behind: Option<rules::Rule>,
-}
-
-/// Where the frame pointer's present value comes from.
-#[derive(Clone, Copy)]
-enum From {
-    /// The register as it was at the start.
-    Start,
-    /// This place on the stack.
-    Saved(usize),
-    /// A place that is noted already.
-    Noted,
-}
-
-impl<'s> Walk<'s> {
-    pub(crate) fn new(scratch: &'s mut Scratch, start: Start, high: usize) -> Self {
-        if !scratch.ready {
-            scratch.context.write(Context::new_in());
-            scratch.ready = true;
-        }
-        scratch.window_at = 0;
-        Self {
-            scratch,
-            start,
-            high,
-            sp: start.sp,
-            fp: start.fp,
-            fp_from: From::Start,
-            n: 0,
-            pairs: 0,
-            user: 0,
-            uses_fp: false,
-            provable: high != 0,
-            cut: false,
-            behind: None,
-        }
-    }
-
-    /// The word at `address`, if it lies in the stack.
+/// The words of a stack.
+pub(crate) trait Words {
+    /// Whether the walk notes what proves it, for the memo.
+    const NOTES: bool;
+    /// The word at `address`, if it lies in the stack. Aligned.
+    fn word(&mut self, address: usize) -> Option<usize>;
+    /// The same, where `address` lies above the start.
     #[inline(always)]
-    fn read(&mut self, address: usize) -> Option<usize> {
-        if address & 7 != 0 || address < self.start.sp {
+    fn word_above(&mut self, address: usize) -> Option<usize> {
+        self.word(address)
+    }
+}
+
+/// The thread's own stack from the hook's stack pointer on.
+pub(crate) struct Own<const NOTES: bool> {
+    low: usize,
+    last: usize,
+}
+
+impl<const NOTES: bool> Own<NOTES> {
+    /// # Safety
+    /// The calling thread runs on this stack, `low` is at or above its stack pointer and `high` one past the stack's last
+    /// byte.
+    #[inline(always)]
+    pub(crate) unsafe fn new(low: usize, high: usize) -> Self {
+        Self { low, last: high.wrapping_sub(8) }
+    }
+}
+
+impl<const NOTES: bool> Words for Own<NOTES> {
+    const NOTES: bool = NOTES;
+    #[inline(always)]
+    fn word(&mut self, address: usize) -> Option<usize> {
+        if address < self.low { None } else { self.word_above(address) }
+    }
+    #[inline(always)]
+    fn word_above(&mut self, address: usize) -> Option<usize> {
+        if address > self.last {
             return None;
         }
-        if self.high != 0 {
-            // SAFETY: aligned, at or above the hook's stack pointer and below the end of the thread's own stack: mapped,
-            // and words of running frames.
-            return (address <= self.high.wrapping_sub(8))
-                .then(|| unsafe { (address as *const usize).read_volatile() });
-        }
-        self.read_foreign(address)
+        // SAFETY: aligned, at or above the thread's stack pointer and below the end of its own stack (see `new`): mapped, and
+        // words of running frames. Unaligned would be no more than slow.
+        Some(unsafe { (address as *const usize).read_volatile() })
     }
+}
 
-    /// As [`Self::read`], on a stack that isn't the thread's own.
+/// Part of a foreign stack.
+pub(crate) struct Window {
+    at: usize,
+    words: [usize; 32],
+}
+
+/// A stack that isn't the thread's own: nobody knows where it ends, so the kernel reads it.
+pub(crate) struct Foreign<'s> {
+    pub low: usize,
+    pub window: &'s mut Window,
+}
+
+impl Words for Foreign<'_> {
+    const NOTES: bool = false;
     #[cold]
     #[inline(never)]
-    fn read_foreign(&mut self, address: usize) -> Option<usize> {
-        let within = address.wrapping_sub(self.scratch.window_at) / 8;
-        if self.scratch.window_at != 0
-            && address >= self.scratch.window_at
-            && let Some(&word) = self.scratch.window.get(within)
+    fn word(&mut self, address: usize) -> Option<usize> {
+        if address < self.low {
+            return None;
+        }
+        let within = address.wrapping_sub(self.window.at) / 8;
+        if self.window.at != 0
+            && address >= self.window.at
+            && let Some(&word) = self.window.words.get(within)
         {
             return Some(word);
         }
         // The stack may end right behind this word: first a window, then the word alone.
         let mut bytes = [0u8; 256];
         if sys::read_unsure(address, &mut bytes) {
-            for (word, bytes) in self.scratch.window.iter_mut().zip(bytes.chunks_exact(8)) {
+            for (word, bytes) in self.window.words.iter_mut().zip(bytes.chunks_exact(8)) {
                 *word = usize::from_ne_bytes(bytes.try_into().unwrap_or_default());
             }
-            self.scratch.window_at = address;
-            return self.scratch.window.first().copied();
+            self.window.at = address;
+            return self.window.words.first().copied();
         }
         let mut one = [0u8; 8];
         sys::read_unsure(address, &mut one).then(|| usize::from_ne_bytes(one))
     }
+}
 
-    /// One physical frame further: its return address, where that lay, and whose it is.
-    #[inline(always)]
-    fn step(&mut self, place: usize) -> Option<(usize, rules::Rule)> {
-        let address = self.read(place).unwrap_or(0);
-        if address == 0 {
-            self.provable = false;
-            return None;
-        }
-        // SAFETY: written in `new`, once for each scratch.
-        let context = unsafe { self.scratch.context.assume_init_mut() };
-        let Some(rule) = rules::rule(address, context) else {
-            self.provable = false; // in no module
-            return None;
-        };
-        Some((address, rule))
-    }
+/// Which frame a walk looks at.
+#[derive(Clone, Copy)]
+struct Cursor {
+    /// Where its return address lies.
+    place: usize,
+    /// The callee's frame address: the stack pointer of the function that is looked at.
+    sp: usize,
+    fp: usize,
+    /// The place that the frame pointer's value was read from; 0: it is the register of the start; 1: noted already.
+    fp_from: usize,
+}
 
-    /// Where the next return address lies, by `rule`.
-    #[inline(always)]
-    fn next_place(&mut self, rule: rules::Rule) -> Option<usize> {
-        let base = match rule.base() {
-            Base::End => return None,
-            Base::None => {
-                self.cut = true;
-                return None;
-            }
-            Base::Stack => self.sp,
-            Base::Frame => {
-                self.note_fp();
-                self.fp
-            }
-        };
-        let frame = base.wrapping_add(rule.distance());
-        // Frames lie one above the other; anything else is a damaged stack.
-        // A return address lies below its frame's address and above the callee's frame.
-        if frame <= self.sp || frame & 7 != 0 {
-            self.cut = true;
-            self.provable = false;
-            return None;
-        }
-        if let Some(below) = rule.saved() {
-            let place = frame.wrapping_sub(below);
-            self.fp = self.read(place)?;
-            self.fp_from = From::Saved(place);
-        }
-        self.sp = frame;
-        Some(frame.wrapping_sub(8))
-    }
+const START: usize = 0;
+const NOTED: usize = 1;
 
+/// Where a step outward ended.
+enum Up {
+    Frame,
+    /// The stack's outermost frame.
+    End,
+    /// No tables.
+    Cut,
+    /// Frames lie one above the other; anything else is a damaged stack.
+    Damaged,
+}
+
+/// What a walk read beside return addresses.
+struct Noted<'s> {
+    pairs: &'s mut [(u32, u32)],
+    n: usize,
+    /// Whether the frame pointer at the start had a part in it.
+    uses_fp: bool,
+    /// Whether all that was read is noted.
+    whole: bool,
+}
+
+impl Noted<'_> {
     /// A rule hangs on the frame pointer: its value had a part in the walk.
     #[inline(always)]
-    fn note_fp(&mut self) {
-        match self.fp_from {
-            From::Start => self.uses_fp = true,
-            From::Noted => {}
-            From::Saved(place) => {
-                let pair = (self.words(place), self.words(self.fp));
-                match (pair, self.scratch.pairs.get_mut(self.pairs)) {
-                    ((Some(place), Some(value)), Some(slot)) if self.fp & 7 == 0 => {
-                        *slot = (place, value);
-                        self.pairs = self.pairs.wrapping_add(1);
-                    }
-                    _ => self.provable = false,
-                }
-                self.fp_from = From::Noted;
+    fn fp(&mut self, cursor: &mut Cursor, start: usize) {
+        let from = core::mem::replace(&mut cursor.fp_from, NOTED);
+        if from > NOTED {
+            let (place, value) = (words(from, start), words(cursor.fp, start));
+            if let Some(slot) = self.pairs.get_mut(self.n)
+                && cursor.fp & 7 == 0
+                && place < FAR
+                && value < FAR
+            {
+                *slot = (place as u32, value as u32);
+                self.n = self.n.wrapping_add(1);
+            } else {
+                self.whole = false;
             }
+        } else if from == START {
+            self.uses_fp = true;
+        }
+    }
+}
+
+const FAR: usize = u32::MAX as usize;
+
+/// Distance from the start, in words; far off below it.
+#[inline(always)]
+fn words(address: usize, start: usize) -> usize {
+    address.wrapping_sub(start) >> 3
+}
+
+impl Cursor {
+    /// On to the caller's frame, by the `rule` of this one's return address.
+    #[inline(always)]
+    fn up<W: Words>(&mut self, rule: Rule, words: &mut W, noted: &mut Noted<'_>, start: usize) -> Up {
+        let (frame, saved) = if rule.is_frame_pointer() {
+            // What nearly every frame says in a build with frame pointers: written with constants, so that the next load waits
+            // for the last one only and not for the rule.
+            if W::NOTES {
+                noted.fp(self, start);
+            }
+            (self.fp.wrapping_add(16), Some(16))
+        } else {
+            if rule.ends() {
+                return if rule.base() == Base::End { Up::End } else { Up::Cut };
+            }
+            let mut from = self.sp;
+            if rule.hangs_on_frame_pointer() {
+                if W::NOTES {
+                    noted.fp(self, start);
+                }
+                from = self.fp;
+            }
+            (from.wrapping_add(rule.distance()), rule.saved())
+        };
+        if frame <= self.sp || frame & 7 != 0 {
+            return Up::Damaged;
+        }
+        if let Some(below) = saved {
+            let place = frame.wrapping_sub(below);
+            // A frame pointer points at or above the callee's frame here, since the frame above it does.
+            let fp = if below == 16 && rule.is_frame_pointer() {
+                words.word_above(place)
+            } else {
+                words.word(place)
+            };
+            let Some(fp) = fp else { return Up::Damaged };
+            (self.fp, self.fp_from) = (fp, place);
+        }
+        self.sp = frame;
+        self.place = frame.wrapping_sub(8);
+        Up::Frame
+    }
+
+    /// The return address at the cursor as it is kept, and its rule, if it lies in a module.
+    #[inline(always)]
+    fn look<W: Words>(&self, words: &mut W) -> Option<(usize, Rule)> {
+        // Never below the start: frames lie one above the other.
+        let address = words.word_above(self.place)?;
+        match rules::at_hand(address) {
+            Some(rule) => Some((address, rule)),
+            None => Self::look_further(address),
         }
     }
 
-    /// Distance from the start, in words.
+    #[cold]
+    #[inline(never)]
+    fn look_further(address: usize) -> Option<(usize, Rule)> {
+        let rule = rules::look_up(address)?;
+        Some((address | usize::from(rule.tag()).wrapping_shl(TAG_SHIFT), rule))
+    }
+}
+
+/// A walk: what it found, and how it went on.
+pub(crate) struct Walk<'s, W, const N: usize> {
+    words: W,
+    /// Until the walk has run.
+    room: Option<&'s mut [usize; N]>,
+    /// The return addresses found, most recent first.
+    pub frames: &'s [usize],
+    places: &'s mut [u32; N],
+    noted: Noted<'s>,
+    start: Start,
+    cursor: Cursor,
+    /// The user's frames among them.
+    pub user: u32,
+    pub hash: Hash,
+    /// Whether the words that were read prove the walk: only then may the memo keep it.
+    provable: bool,
+    /// Numbers of the later modules in which frames lie, 0: none.
+    pub later: [u16; LATER],
+    /// Whether a frame had no usable tables.
+    pub cut: bool,
+    /// The rule of the last frame kept, where the stack goes on behind it.
+    behind: Option<Rule>,
+}
+
+/// The room was too small: it holds the stack's nearer part.
+pub(crate) struct Full;
+
+impl<'s, W: Words, const N: usize> Walk<'s, W, N> {
     #[inline(always)]
-    fn words(&self, address: usize) -> Option<u32> {
-        u32::try_from(address.checked_sub(self.start.sp)? / 8).ok()
+    pub(crate) fn new(room: &'s mut Room<N>, words: W, start: Start) -> Self {
+        let cursor = Cursor { place: start.sp, sp: start.sp.wrapping_add(8), fp: start.fp, fp_from: START };
+        Self {
+            words,
+            room: Some(&mut room.frames),
+            frames: &[],
+            places: &mut room.places,
+            noted: Noted { pairs: &mut room.pairs, n: 0, uses_fp: false, whole: true },
+            start,
+            cursor,
+            user: 0,
+            hash: Hash::new(),
+            provable: W::NOTES && start.sp & 7 == 0,
+            later: [0; LATER],
+            cut: false,
+            behind: None,
+        }
     }
 
     /// Walks until `limit` of the user's frames are kept.
-    pub(crate) fn run(&mut self, limit: u32) {
-        let mut place = self.start.sp;
-        let (mut unknown, mut plumbing) = (0u32, 0u32);
-        self.sp = self.start.sp.wrapping_add(8);
-        while let Some((address, rule)) = self.step(place) {
-            self.provable &= rule.tag() == 0;
-            let kept = address | usize::from(rule.tag()).wrapping_shl(TAG_SHIFT);
-            let distance = self.words(place).unwrap_or(u32::MAX);
-            match (self.scratch.frames.get_mut(self.n), self.scratch.places.get_mut(self.n)) {
-                (Some(frame), Some(place)) => (*frame, *place) = (kept, distance),
-                _ => {
-                    self.cut = true;
-                    return;
-                }
+    #[inline(always)]
+    pub(crate) fn run(&mut self, limit: u32) -> Result<(), Full> {
+        let Some(frames) = self.room.take() else { return Ok(()) };
+        let mut full = false;
+        let (mut cursor, mut hash, mut n) = (self.cursor, self.hash, 0usize);
+        // Frames that count, how many of them are enough, and how many frames there were at the last one that is no plumbing.
+        let (mut count, mut enough, mut last) = (0u32, limit, 0usize);
+        loop {
+            let Some((kept, rule)) = cursor.look(&mut self.words) else {
+                self.provable = false; // in no module, or a damaged stack
+                break;
+            };
+            if W::NOTES && kept > ADDRESS {
+                self.meets(rule.tag());
             }
-            self.n = self.n.wrapping_add(1);
-            match rule.whose() {
-                Whose::Entry => return,
-                Whose::Plumbing => plumbing = plumbing.wrapping_add(1),
-                Whose::User => {
-                    plumbing = 0;
-                    self.user = self.user.wrapping_add(1);
-                }
-                Whose::Unknown => {
-                    plumbing = 0;
-                    unknown = unknown.wrapping_add(1);
-                }
+            let (Some(frame), Some(place)) = (frames.get_mut(n), self.places.get_mut(n)) else {
+                (full, self.cut, self.provable) = (true, true, false);
+                break;
+            };
+            *frame = kept;
+            if W::NOTES {
+                *place = words(cursor.place, self.start.sp).min(FAR) as u32;
             }
-            let enough = if unknown == 0 { limit } else { limit.wrapping_add(WITHOUT_SYMBOLS) };
-            if self.user.wrapping_add(unknown) >= enough || plumbing >= PLUMBING {
+            hash.add(kept);
+            n = n.wrapping_add(1);
+            if rule.stands_out() {
+                if rule.whose() == Whose::Entry {
+                    break;
+                }
+                enough = limit.wrapping_add(WITHOUT_SYMBOLS);
+            }
+            // Sums and not branches: whose frame is whose can't be foretold.
+            count = count.wrapping_add(rule.counts());
+            last = if rule.counts() != 0 { n } else { last };
+            if count >= enough || n.wrapping_sub(last) >= PLUMBING {
                 self.behind = Some(rule);
                 break;
             }
-            match self.next_place(rule) {
-                Some(next) => place = next,
-                None => break,
+            match cursor.up(rule, &mut self.words, &mut self.noted, self.start.sp) {
+                Up::Frame => {}
+                Up::End => break,
+                Up::Cut => {
+                    self.cut = true;
+                    break;
+                }
+                Up::Damaged => {
+                    (self.cut, self.provable) = (true, false);
+                    break;
+                }
             }
         }
-        self.user = self.user.wrapping_add(unknown.min(limit.saturating_sub(self.user)));
+        (self.cursor, self.hash, self.user) = (cursor, hash, count.min(limit));
+        self.frames = frames.get(..n).unwrap_or_default();
+        if full { Err(Full) } else { Ok(()) }
+    }
+
+    /// A frame lies in a module that was loaded after start.
+    #[cold]
+    fn meets(&mut self, tag: u16) {
+        if self.later.contains(&tag) {
+            return;
+        }
+        match self.later.iter_mut().find(|known| **known == 0) {
+            Some(free) if tag != modules::UNKNOWN => *free = tag,
+            _ => self.provable = false,
+        }
+    }
+
+    /// All that the memo must compare, if that proves the walk: places of return addresses, pairs of (place, value) of saved
+    /// frame pointers, and whether the start's frame pointer had a part.
+    pub(crate) fn proof(&self) -> Option<Proof<'_>> {
+        (self.provable && self.noted.whole && !self.frames.is_empty()).then_some(Proof {
+            places: self.places.get(..self.frames.len())?,
+            pairs: self.noted.pairs.get(..self.noted.n)?,
+            fp: self.noted.uses_fp.then_some(self.start.fp),
+            later: self.later,
+        })
     }
 
     /// What is told of the frames behind the last one kept, for the `nth` stack of its generation.
     pub(crate) fn tail(&mut self, nth: u32) -> Tail {
         let user_frames = u16::try_from(self.user).unwrap_or(u16::MAX);
-        let Some(mut rule) = self.behind.take() else {
+        let Some(mut rule) = self.behind else {
             return Tail { user_frames, depth: Depth::Exactly(self.user) };
         };
         if nth >= COUNTED {
             return Tail { user_frames, depth: Depth::MoreThan(self.user) };
         }
-        // Looks only: what is kept, and whether it is proved, was settled before.
-        let (provable, pairs, uses_fp, cut) = (self.provable, self.pairs, self.uses_fp, self.cut);
+        // Looks only: what is kept, and what proves it, was settled before.
+        let mut cursor = self.cursor;
+        let mut nothing = Noted { pairs: &mut [], n: 0, uses_fp: false, whole: false };
         let mut user = self.user;
-        let mut depth = None;
         for _ in 0..DEEPER {
-            let next = self.next_place(rule).and_then(|place| self.step(place));
+            let next = match cursor.up(rule, &mut self.words, &mut nothing, self.start.sp) {
+                Up::Frame => cursor.look(&mut self.words),
+                _ => None,
+            };
             let Some((_, further)) = next else {
-                depth = Some(Depth::Exactly(user));
-                break;
+                return Tail { user_frames, depth: Depth::Exactly(user) };
             };
             match further.whose() {
-                Whose::Entry => {
-                    depth = Some(Depth::Exactly(user));
-                    break;
-                }
+                Whose::Entry => return Tail { user_frames, depth: Depth::Exactly(user) },
                 Whose::Plumbing => {}
                 Whose::User | Whose::Unknown => user = user.wrapping_add(1),
             }
             rule = further;
         }
-        (self.provable, self.pairs, self.uses_fp, self.cut) = (provable, pairs, uses_fp, cut);
-        Tail { user_frames, depth: depth.unwrap_or(Depth::MoreThan(user)) }
+        Tail { user_frames, depth: Depth::MoreThan(user) }
     }
+}
+
+/// What makes a walk the same again.
+pub(crate) struct Proof<'a> {
+    pub places: &'a [u32],
+    pub pairs: &'a [(u32, u32)],
+    pub fp: Option<usize>,
+    pub later: [u16; LATER],
 }
 
 /// The address of a kept frame, without the number of its module.
@@ -363,8 +453,12 @@ pub(crate) fn address(kept: usize) -> usize {
     kept & ADDRESS
 }
 
+/// The number of the later module in which a kept frame lay, 0: a module that was there at start.
+pub(crate) fn tag(kept: usize) -> u16 {
+    (kept >> TAG_SHIFT) as u16
+}
+
 /// Whether the module in which a kept frame lay is the one that is loaded there now. Ordinary code.
-#[allow(dead_code)]
 pub(crate) fn names_still_hold(kept: usize) -> bool {
-    modules::still_loaded((kept >> TAG_SHIFT) as u16, address(kept))
+    modules::still_loaded(tag(kept), address(kept))
 }
