@@ -8,11 +8,11 @@ use core::fmt::Write as _;
 use super::buffer::Buffer;
 use super::fault::{Sentence, Stacks};
 use super::raw::Raw;
-use super::scratch::{self, Scratch};
+use super::scratch::{self, Paper, Scratch};
 use super::sink::{self, Out};
 use super::text::{self, Style};
 use super::turn::{self, Telling, Turn};
-use super::{child, fault as words, json, repeats, stack};
+use super::{child, fault as words, json, repeats};
 use crate::block::fault::{Fault, goes_on};
 use crate::config::settings;
 use crate::trace::frame::Traceback;
@@ -32,7 +32,13 @@ pub(crate) fn tell(fault: &Fault, start: Option<capture::Start>) {
     crate::sys::keep_errno(|| {
         let telling = Telling::begin();
         if let Some(_turn) = Turn::take(TURN_MS) {
-            stack::run(&mut || tell_in_turn(fault, start));
+            match scratch::lend() {
+                Some(mut room) => {
+                    let Scratch { stack, paper } = &mut *room;
+                    stack.run(&mut || tell_in_turn(fault, start, Some(paper)));
+                }
+                None => tell_in_turn(fault, start, None),
+            }
         }
         drop(telling);
         if !goes_on() {
@@ -46,9 +52,8 @@ pub(crate) fn is_to_end() -> bool {
     turn::wait_for_others(TURN_MS) && !goes_on()
 }
 
-fn tell_in_turn(fault: &Fault, start: Option<capture::Start>) {
+fn tell_in_turn(fault: &Fault, start: Option<capture::Start>, mut room: Option<&mut Paper>) {
     let (kind, block) = (fault.diagnosis.kind, fault.facts.block);
-    let mut room = scratch::lend();
     if let Some(room) = &mut room {
         if let Some(block) = block {
             room.allocated.stored(block.trace);
@@ -88,10 +93,10 @@ fn head(fault: &Fault, style: Style, out: &Out) {
     out.write(line.bytes());
 }
 
-fn write(fault: &Fault, room: &mut Scratch, style: Style, out: &Out) {
+fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
     head(fault, style, out);
     let as_json = settings().report.json;
-    let Scratch { allocated, freed, found: here, text } = room;
+    let Paper { allocated, freed, found: here, text } = room;
     let mut memory = [0u8; 16];
     let thread = thread_name(&mut memory);
     let id = std::process::id();

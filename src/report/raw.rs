@@ -111,8 +111,6 @@ fn program(memory: &mut [u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
     use super::*;
     use crate::block::facts::{Block, Found};
     use crate::block::pattern::Damage;
