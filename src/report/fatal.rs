@@ -101,7 +101,6 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
     let thread = thread_name(&mut memory);
     let id = std::process::id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
-        break_for_tests();
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {
             let frames = raw.addresses.iter().flat_map(|a| resolve::look_up(*a, true)).collect();
@@ -150,22 +149,4 @@ fn thread_name(memory: &mut [u8; 16]) -> &str {
     }
     let name = memory.split(|byte| *byte == 0).next().unwrap_or_default();
     core::str::from_utf8(name).unwrap_or("?")
-}
-
-/// Lets tests break the child: `crash` or `hang` in a variable that no program sets.
-fn break_for_tests() {
-    // SAFETY: the child's own copy of the environment; a crash and a hang are what is asked for.
-    unsafe {
-        let word = libc::getenv(c"__BIRTHMARK_TEST_NAMING".as_ptr());
-        if word.is_null() {
-            return;
-        }
-        match core::ffi::CStr::from_ptr(word).to_bytes() {
-            b"crash" => core::ptr::null_mut::<u8>().write_volatile(1),
-            b"hang" => loop {
-                turn::sleep_ms(100);
-            },
-            _ => {}
-        }
-    }
 }

@@ -366,9 +366,12 @@ fn the_own_line_stands_among_the_first_five() {
 
 #[test]
 fn a_naming_child_that_crashes_or_hangs_leaves_the_raw_report() {
-    for way in ["crash", "hang"] {
-        let broken = ("__BIRTHMARK_TEST_NAMING", way);
-        let child = run("double", &[DEBUG[0], DEBUG[1], broken]);
+    for fault in ["double, the naming child crashes", "double, the naming child hangs"] {
+        let child = run(fault, &DEBUG);
+        if child.status.code() == Some(program::NO_FILTERS) {
+            println!("not tested: `{fault}` needs seccomp filters with listeners");
+            continue;
+        }
         assert!(child.aborted(), "{child}");
         let told = Told::one(&child);
         told.is("double-free", "a 24-byte block was freed twice");
@@ -376,7 +379,7 @@ fn a_naming_child_that_crashes_or_hangs_leaves_the_raw_report() {
             assert!(told.row(label).contains("+0x") || cfg!(birthmark_portable), "{told}");
         }
         assert!(told.row("help").contains("addr2line"), "{told}");
-        let child = run("double", &[DEBUG[0], DEBUG[1], broken, ("BIRTHMARK_REPORT", "json")]);
+        let child = run(fault, &[DEBUG[0], DEBUG[1], ("BIRTHMARK_REPORT", "json")]);
         let value = child.json();
         assert_eq!((&value["kind"], &value["raw"]), (&"double-free".into(), &true.into()), "{child}");
     }

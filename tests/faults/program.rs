@@ -7,6 +7,8 @@ use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::hint::black_box;
 
 const SIZE: usize = 24;
+/// The exit status where the kernel lets nobody set system call filters.
+pub const NO_FILTERS: i32 = 77;
 
 /// The line with this mark in a comment.
 pub fn line_of(mark: &str) -> u32 {
@@ -158,6 +160,14 @@ pub fn commit(fault: &str) {
             std::process::exit(0);
         }
         "double" => double(),
+        "double, the naming child crashes" => {
+            break_naming(libc::SECCOMP_RET_KILL_PROCESS, 0);
+            double();
+        }
+        "double, the naming child hangs" => {
+            break_naming(libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+            double();
+        }
         "double after its quarantine" => {
             let p = make(SIZE, 8);
             unmake(p, SIZE, 8);
@@ -318,6 +328,32 @@ pub fn commit(fault: &str) {
         }
         _ if words[0] == "layout" => unmake(make(SIZE, 8), number(1), number(2)),
         _ => panic!("no such fault: {fault}"),
+    }
+}
+
+/// A filter for this thread and the processes that it makes: what asks to die with its parent, as the naming child does
+/// and nobody else here, dies (or waits for an answer that never comes) instead.
+fn break_naming(action: u32, flags: libc::c_ulong) {
+    let word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let (number, first_argument) = (0, 16);
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        step(word, number, 0, 0),
+        step(equal, libc::SYS_prctl as u32, 0, 3),
+        step(word, first_argument, 0, 0),
+        step(equal, libc::PR_SET_PDEATHSIG as u32, 0, 1),
+        step(answer, action, 0, 0),
+        step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let set = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter);
+        if set < 0 {
+            std::process::exit(NO_FILTERS);
+        }
     }
 }
 
