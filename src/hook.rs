@@ -9,7 +9,7 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-use crate::block::heap::{self, Call};
+use crate::block::heap::{self, Call, MOVED};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
 use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
@@ -175,7 +175,7 @@ unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start
     let slot = thread::slot(line);
     let control = control();
     if mode & HEAP != 0 {
-        let call = Call { line, slot, control, start, inner: inner as u8 };
+        let call = Call { line, slot, control, start, inner: inner as u16 };
         // SAFETY: the program frees the block with this layout.
         unsafe { heap::freed(&call, user, size, align) };
         return core::ptr::null_mut();
@@ -193,7 +193,7 @@ unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start
 hook! {
 unsafe fn on_may_move(user: *mut u8, size: usize, align: usize, inner: usize; start) -> usize {
     let line = line();
-    let call = Call { line, slot: thread::slot(line), control: control(), start, inner: inner as u8 };
+    let call = Call { line, slot: thread::slot(line), control: control(), start, inner: inner as u16 | MOVED };
     usize::from(heap::may_move(&call, user, size, align))
 }
 }
@@ -203,7 +203,7 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
     let line = line();
     let slot = thread::slot(line);
     let control = control();
-    let call = Call { line, slot, control, start, inner: inner as u8 };
+    let call = Call { line, slot, control, start, inner: inner as u16 | MOVED };
     let lifted = if mode() & HEAP != 0 {
         heap::lift(&call, user, size, align)
     } else {

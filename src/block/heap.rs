@@ -193,13 +193,7 @@ fn memory_at(call: &Call<'_>, address: usize) -> Memory {
 /// A free or a `realloc` of `address`, judged by what the table says: `record` is what it has for exactly this address.
 #[cold]
 #[inline(never)]
-fn judge(
-    call: &Call<'_>,
-    found: Found,
-    record: Record,
-    address: usize,
-    asked: (usize, usize),
-) -> Option<Fault> {
+fn judge(call: &Call<'_>, record: Record, address: usize, asked: (usize, usize)) -> Option<Fault> {
     let mut block = if record.is_block() { Some(block_of(address, record)) } else { block_around(address) };
     if let Some(block) = block.as_mut().filter(|block| block.freed) {
         block.free = quarantine::find(block.start);
@@ -209,7 +203,7 @@ fn judge(
         block,
         memory: if block.is_none() { memory_at(call, address) } else { Memory::Unknown },
         complete: dropped::TABLE.count() == 0,
-        ..BlockFacts::of(found, address)
+        ..BlockFacts::of(call.found(), address)
     })
 }
 
@@ -220,11 +214,25 @@ pub(crate) struct Call<'a> {
     pub slot: &'a Slot,
     pub control: Control,
     pub start: Start,
-    /// The inner allocator's number.
-    pub inner: u8,
+    /// The inner allocator's number, and [`MOVED`].
+    pub inner: u16,
 }
 
+/// Beside the inner allocator's number: the program doesn't free the block but reallocates it.
+pub(crate) const MOVED: u16 = 1 << 8;
+
 impl Call<'_> {
+    /// The inner allocator's number.
+    #[inline(always)]
+    fn number(&self) -> u8 {
+        self.inner as u8
+    }
+
+    /// What the program does.
+    fn found(&self) -> Found {
+        if self.inner & MOVED == 0 { Found::Free } else { Found::Realloc }
+    }
+
     #[inline(always)]
     fn trace(&self) -> u32 {
         // SAFETY: a `Call` is made by the hook from its own thread's line, slot and registers.
@@ -270,7 +278,7 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
     // SAFETY: the claim made the block ours alone; the table says that it has this shape.
     unsafe {
         if !zones_intact(user, size, align) {
-            tell_damage(call, record, address, Found::Free);
+            tell_damage(call, record, address);
             // The program goes on: drawn anew, so that what was told isn't found again.
             draw_zones(user, size, align);
         }
@@ -295,12 +303,12 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
         dropped::QUARANTINE.add(1); // a signal handler inside a push
     }
     pattern::keep(user);
-    leave(address, call.inner);
+    leave(address, call.number());
 }
 
 #[inline(always)]
 fn entry(call: &Call<'_>, address: usize, freed_by: u32) -> Entry {
-    Entry { address, inner: call.inner, freed_by, thread: call.slot.number }
+    Entry { address, inner: call.number(), freed_by, thread: call.slot.number }
 }
 
 /// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
@@ -349,7 +357,7 @@ enum Claim {
 fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
     loop {
         let record = table::at(address).unwrap_or(Record::ABSENT);
-        let fault = judge(call, Found::Free, record, address, (size, align));
+        let fault = judge(call, record, address, (size, align));
         if let Some(fault) = &fault {
             fault::tell(fault, call);
         }
@@ -375,10 +383,10 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
 /// `address` is a block with this record that only this thread may free.
 #[cold]
 #[inline(never)]
-unsafe fn tell_damage(call: &Call<'_>, record: Record, address: usize, found: Found) {
+unsafe fn tell_damage(call: &Call<'_>, record: Record, address: usize) {
     let live = Block { freed: false, ..block_of(address, record) };
     // SAFETY: the caller's.
-    if let Some(fault) = Fault::of(unsafe { inspect(live, BlockFacts::of(found, address)) }) {
+    if let Some(fault) = Fault::of(unsafe { inspect(live, BlockFacts::of(call.found(), address)) }) {
         fault::tell(&fault, call);
     }
 }
@@ -464,7 +472,7 @@ pub(crate) fn may_move(call: &Call<'_>, user: *mut u8, size: usize, align: usize
 #[inline(never)]
 fn may_move_slow(call: &Call<'_>, address: usize, size: usize, align: usize) -> bool {
     let record = table::at(address).unwrap_or(Record::ABSENT);
-    let Some(fault) = judge(call, Found::Realloc, record, address, (size, align)) else { return true };
+    let Some(fault) = judge(call, record, address, (size, align)) else { return true };
     fault::tell(&fault, call);
     // Told to go on: with a wrong layout the block can still be moved.
     matches!(record.state(), State::Live | State::HeldLive)
@@ -484,7 +492,7 @@ pub(crate) fn lift(call: &Call<'_>, user: *mut u8, size: usize, align: usize) ->
     // SAFETY: a live block of this shape, in its owner's hands.
     unsafe {
         if !zones_intact(user, size, align) {
-            tell_damage(call, record, address, Found::Realloc);
+            tell_damage(call, record, address);
         }
     }
     let word = leaf::leaf(address)?.word(address);

@@ -5,7 +5,7 @@ use std::fmt;
 use super::damage;
 use super::record::{Report, Stack};
 use crate::block::diagnose::Kind;
-use crate::block::facts::{Found, Memory, Place};
+use crate::block::facts::{BlockFacts, Found, Memory, Place};
 use crate::block::fault::Fault;
 use crate::block::layout::ZONE;
 use crate::block::pattern::{Damage, Pattern, looks_like};
@@ -52,6 +52,9 @@ impl fmt::Display for Bytes {
     }
 }
 
+const UNKNOWN: &str =
+    "which is no block: never allocated by this allocator, or freed so long ago that it left the quarantine";
+
 /// What an address is that no block has. A fill may have been moved by a field's offset or cut to an alignment, so its low
 /// two bytes may differ.
 fn wild(address: usize, memory: Memory) -> &'static str {
@@ -75,10 +78,13 @@ fn wild(address: usize, memory: Memory) -> &'static str {
         }
         // The upper half of the addresses is the kernel's, and between the halves there are none.
         _ if address as u64 >> 47 != 0 => "which was never allocated: no program has such an address",
-        _ => {
-            "which is no block: never allocated by this allocator, or freed so long ago that it left the quarantine"
-        }
+        _ => UNKNOWN,
     }
+}
+
+/// Whether nothing is known of a pointer, so that it may be a block's that was freed long ago.
+fn is_unknown(facts: &BlockFacts) -> bool {
+    facts.block.is_none() && wild(facts.pointer, facts.memory) == UNKNOWN
 }
 
 impl fmt::Display for Sentence<'_> {
@@ -179,6 +185,14 @@ pub(crate) fn report(
     if fault.diagnosis.maybe_the_parents {
         report = report.row("note", "made before the fork, may be the parent's");
     }
+    if facts.damaged() && matches!(found, Found::Quarantine | Found::Exit) {
+        report.help(
+            "it was written some time before: `birthmark::check_heap()` here and there narrows down when",
+        );
+    }
+    if is_unknown(facts) {
+        report.help("BIRTHMARK_MALLOC=debug,quarantine=64M keeps freed blocks longer, and with them where they were freed");
+    }
     if facts.block.is_some() && stacks.allocated.is_none() {
         if crate::trace::generation::control().on() {
             report.help("the block was made before tracing began");
@@ -195,7 +209,7 @@ pub(crate) fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::facts::{Block, BlockFacts};
+    use crate::block::facts::Block;
 
     const LIVE: Block =
         Block { start: 64, size: 24, align: 8, trace: 0, freed: false, free: None, inherited: false };

@@ -119,7 +119,7 @@ fn an_overflow_is_found_at_realloc_too() {
         told.is("heap-buffer-overflow", "1 byte written past the end of a 24-byte block");
         made(&told);
         told.leads("found", "regrow", line_of("moved"));
-        assert!(told.row("found").starts_with("at "), "{told}");
+        assert!(told.row("found").starts_with("at realloc in "), "{told}");
     }
 }
 
@@ -235,6 +235,7 @@ fn a_second_free_after_the_block_left_the_quarantine_is_still_a_fault() {
     let told = Told::one(&child);
     assert_eq!(told.kind, "invalid-free", "{told}");
     assert!(told.sentence.ends_with("freed so long ago that it left the quarantine"), "{told}");
+    assert!(told.row("help").contains("quarantine="), "{told}");
     found(&told, "at free in");
 }
 
