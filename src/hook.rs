@@ -9,7 +9,7 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-use crate::block::heap::{self, Call};
+use crate::block::heap::{self, Call, MOVED};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
 use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
@@ -228,7 +228,7 @@ unsafe fn freed_guarded<const TRACE: bool>(
     control: Control,
 ) -> *mut u8 {
     let line = line();
-    let call = Call { line, slot: thread::slot(line), control, start, inner: inner as u8 };
+    let call = Call { line, slot: thread::slot(line), control, start, inner: inner as u16 };
     // SAFETY: the caller's.
     unsafe { heap::freed::<TRACE>(&call, user, size, align) };
     core::ptr::null_mut()
@@ -237,7 +237,7 @@ unsafe fn freed_guarded<const TRACE: bool>(
 hook! {
 unsafe fn on_may_move(user: *mut u8, size: usize, align: usize, inner: usize; start) -> usize {
     let line = line();
-    let call = Call { line, slot: thread::slot(line), control: control(), start, inner: inner as u8 };
+    let call = Call { line, slot: thread::slot(line), control: control(), start, inner: inner as u16 | MOVED };
     usize::from(heap::may_move(&call, user, size, align))
 }
 }
@@ -247,7 +247,7 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
     let line = line();
     let slot = thread::slot(line);
     let control = control();
-    let call = Call { line, slot, control, start, inner: inner as u8 };
+    let call = Call { line, slot, control, start, inner: inner as u16 | MOVED };
     let lifted = if mode() & HEAP != 0 {
         heap::lift(&call, user, size, align)
     } else {

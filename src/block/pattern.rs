@@ -79,7 +79,7 @@ pub(crate) unsafe fn intact(p: *const u8, n: usize, pattern: Pattern) -> bool {
     (differ[0] | differ[1]) | (differ[2] | differ[3]) == 0
 }
 
-/// Offsets of the first and the last byte that lost the pattern, how many did, and the first one's value.
+/// Which bytes lost the pattern, if any did.
 ///
 /// # Safety
 /// As [`intact`].
@@ -91,8 +91,8 @@ pub(crate) unsafe fn damage(p: *const u8, n: usize, pattern: Pattern) -> Option<
         let byte = unsafe { p.add(i).read_volatile() };
         if byte != pattern.byte((p as usize).wrapping_add(i)) {
             match &mut found {
-                Some(d) => (d.last, d.count) = (i, d.count.wrapping_add(1)),
-                None => found = Some(Damage { first: i, last: i, count: 1, byte }),
+                Some(damage) => damage.add(i, byte),
+                None => found = Some(Damage::at(i, byte)),
             }
         }
     }
@@ -105,8 +105,49 @@ pub(crate) struct Damage {
     pub first: usize,
     pub last: usize,
     pub count: usize,
-    /// What stands at `first` now.
-    pub byte: u8,
+    /// What stands there now, from `first` on.
+    pub bytes: [u8; Damage::SHOWN],
+    /// Which of `bytes` lost the pattern: the lowest bit is the first's. The others are not looked at.
+    pub changed: u16,
+}
+
+impl Damage {
+    /// So many bytes are kept.
+    pub(crate) const SHOWN: usize = 16;
+
+    /// One byte.
+    pub(crate) fn at(at: usize, byte: u8) -> Self {
+        let mut bytes = [0; Self::SHOWN];
+        bytes[0] = byte;
+        Self { first: at, last: at, count: 1, bytes, changed: 1 }
+    }
+
+    /// One more, further on.
+    pub(crate) fn add(&mut self, at: usize, byte: u8) {
+        let from = at.wrapping_sub(self.first);
+        if let Some(place) = self.bytes.get_mut(from) {
+            *place = byte;
+            self.changed |= 1u16.wrapping_shl(from as u32);
+        }
+        (self.last, self.count) = (at, self.count.wrapping_add(1));
+    }
+
+    /// Of memory that goes on `by` bytes behind this one's.
+    pub(crate) fn moved(self, by: usize) -> Self {
+        Self { first: self.first.wrapping_add(by), last: self.last.wrapping_add(by), ..self }
+    }
+
+    /// Together with what is damaged further on.
+    pub(crate) fn and(self, later: Self) -> Self {
+        Self { last: later.last, count: self.count.wrapping_add(later.count), ..self }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[(usize, u8)]) -> Self {
+        let mut damage = Self::at(bytes[0].0, bytes[0].1);
+        bytes[1..].iter().for_each(|(at, byte)| damage.add(*at, *byte));
+        damage
+    }
 }
 
 /// Whether `word` is eight bytes of one pattern: a pointer that was never set, or that was read after a free.
@@ -131,14 +172,29 @@ mod tests {
                 for i in 0..n {
                     p.add(i).write(1);
                     assert!(!intact(p, n, Pattern::Freed), "{i} of {n}");
-                    assert_eq!(
-                        damage(p, n, Pattern::Freed),
-                        Some(Damage { first: i, last: i, count: 1, byte: 1 })
-                    );
+                    assert_eq!(damage(p, n, Pattern::Freed), Some(Damage::at(i, 1)));
                     fill(p.add(i), 1, Pattern::Freed);
                 }
             }
         }
+    }
+
+    #[test]
+    fn damage_tells_which_bytes_were_changed_and_keeps_the_first_ones() {
+        let mut bytes = [0u8; 40];
+        let p = bytes.as_mut_ptr();
+        // SAFETY: all of the array.
+        let found = unsafe {
+            fill(p, 40, Pattern::Zone);
+            p.add(3).write(b'a');
+            p.add(5).write(b'b');
+            p.add(30).write(b'c');
+            damage(p, 40, Pattern::Zone).unwrap()
+        };
+        assert_eq!((found.first, found.last, found.count, found.changed), (3, 30, 3, 0b101));
+        assert_eq!((found.bytes[0], found.bytes[2]), (b'a', b'b'));
+        let whole = found.and(Damage::at(1, 7).moved(100));
+        assert_eq!((whole.first, whole.last, whole.count), (3, 101, 4));
     }
 
     #[test]

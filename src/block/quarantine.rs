@@ -117,7 +117,8 @@ pub(crate) fn set_budget(bytes: usize) {
 }
 
 fn share() {
-    SHARE.store(BUDGET.load(Relaxed) / (RINGS.load(Relaxed).max(1) as usize), Relaxed);
+    let (budget, rings) = (BUDGET.load(Relaxed), RINGS.load(Relaxed) as usize);
+    SHARE.store(budget.checked_div(rings).unwrap_or(budget), Relaxed);
 }
 
 /// What a block counts against the bound.
