@@ -10,6 +10,7 @@ use core::sync::atomic::{
 };
 use std::alloc::System;
 
+use crate::block::heap::MOVED;
 use crate::block::{inner, quarantine};
 use crate::config::Defaults;
 use crate::hook;
@@ -185,7 +186,11 @@ impl<A: GlobalAlloc> DebugAlloc<A> {
             let q = self.watched_alloc(new, false);
             if !q.is_null() {
                 q.copy_from_nonoverlapping(p, layout.size().min(size));
-                self.watched_dealloc(p, layout);
+                if mode & HEAP != 0 {
+                    hook::freed(p, layout.size(), layout.align(), number | usize::from(MOVED));
+                } else {
+                    self.watched_dealloc(p, layout);
+                }
             }
             q
         }
@@ -244,6 +249,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for DebugAlloc<A> {
         // SAFETY: the caller's.
         unsafe {
             if mode() == READY {
+                if size > crate::block::layout::LARGEST {
+                    return null_mut(); // more than is valid with our alignment, and than anybody has
+                }
                 let size = if size < 17 { 17 } else { size };
                 return self.inner.realloc(p, crate::block::layout::plain(layout), size);
             }

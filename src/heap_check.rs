@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::block::check;
-use crate::block::fault::{Facts, Found};
+use crate::block::facts::Found;
+use crate::block::fault::Fault;
 use crate::mode::{HEAP, mode};
 use crate::report::fault::{Stacks, report};
 use crate::report::record::Report;
@@ -85,30 +86,31 @@ pub fn check_heap() -> Result<(), Vec<HeapError>> {
     if mode() & HEAP == 0 {
         return Err(vec![HeapError::NotChecking]);
     }
-    let mut found: Vec<Facts> = Vec::new();
+    let mut found: Vec<Fault> = Vec::new();
     {
         let _ours = Ours::enter();
-        check::sweep(&mut |facts| found.push(facts));
+        check::sweep(Found::Check, &mut |fault| found.push(fault));
     }
     if found.is_empty() {
         return Ok(());
     }
-    Err(found.iter().map(|facts| HeapError::Damaged(describe(facts))).collect())
+    Err(found.iter().map(|fault| HeapError::Damaged(describe(fault))).collect())
 }
 
-fn describe(facts: &Facts) -> Damaged {
+fn describe(fault: &Fault) -> Damaged {
     let _ours = Ours::enter();
+    let block = fault.facts.block;
     let stack = |id: u32| (id != 0).then(|| RawStack::of(id)).flatten();
     let stacks = Stacks {
-        allocated: stack(facts.trace),
-        freed: stack(facts.free.map_or(0, |f| f.freed_by)),
+        allocated: stack(block.map_or(0, |block| block.trace)),
+        freed: stack(block.and_then(|block| block.free).map_or(0, |free| free.freed_by)),
         found: None,
     };
-    let report = report(facts, Found::Check, &stacks, &Threads::of(facts), &resolve::traceback);
+    let report = report(fault, &stacks, &Threads::of(fault), &resolve::traceback);
     Damaged {
         report: Box::new(report),
         allocated: stacks.allocated.as_ref().map(resolve::traceback),
-        address: facts.start,
-        size: facts.size,
+        address: fault.facts.pointer,
+        size: block.map_or(0, |block| block.size),
     }
 }

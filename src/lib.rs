@@ -41,6 +41,19 @@
 //! runtime; `report` finds words for both. `config` reads the variables, `sys` is what differs by platform, and `thread`
 //! keeps what each thread's hooks need.
 
+// Code that runs inside an allocation must not panic, and most of this crate is such code. The modules of ordinary code say so
+// where they are declared.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
 #[cfg(feature = "heap")]
 mod alloc;
 #[cfg(feature = "heap")]
@@ -60,6 +73,7 @@ mod mode;
 #[cfg(feature = "heap")]
 mod report;
 #[cfg(feature = "heap")]
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic)] // ordinary code
 mod snapshot;
 #[cfg(feature = "heap")]
 mod sys;
@@ -71,6 +85,7 @@ mod thread;
 mod trace;
 #[cfg(feature = "heap")]
 pub mod tracemalloc;
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic)] // ordinary code
 mod watch;
 
 #[cfg(feature = "heap")]

@@ -6,30 +6,13 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use birthmark::tracemalloc;
-use support::{Random, in_modes};
+use support::{Random, churn, in_modes};
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
 
 const OFF: [(&str, &str); 2] = [("", "0"), ("", "debug")];
 const NAME: &str = "start_stop_and_clear_under_load_leave_the_counters_at_zero";
-
-#[inline(never)]
-fn churn(random: &mut Random, kept: &mut Vec<Vec<u8>>, depth: usize) {
-    if depth > 0 {
-        churn(random, kept, depth - 1);
-        black_box(depth);
-        return;
-    }
-    if kept.len() > 50 {
-        kept.swap_remove(random.below(50));
-    }
-    let mut block = vec![0u8; 1 + random.below(3000)];
-    if random.below(4) == 0 {
-        block.resize(block.len() + 1 + random.below(200_000), 1);
-    }
-    kept.push(block);
-}
 
 fn body() {
     let over = AtomicBool::new(false);
@@ -93,7 +76,7 @@ fn body() {
             .traceback
             .all_frames()
             .iter()
-            .any(|f| f.function() == Some("generations::churn"))),
+            .any(|f| f.function() == Some("generations::support::churn"))),
         "all of the workers' blocks were freed"
     );
     tracemalloc::clear_traces();

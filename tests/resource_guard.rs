@@ -39,6 +39,17 @@ fn child(program: &str) {
             export.guard.pending(3);
             lose(export);
         }
+        "many" => {
+            birthmark::set_debug(true);
+            for n in 1..=100 {
+                let export = make_export();
+                export.guard.pending(n);
+                lose(export);
+            }
+            let export = make_export();
+            export.guard.pending(1);
+            drop(export);
+        }
         "off" => {
             let export = make_export();
             export.guard.pending(3);
@@ -147,6 +158,26 @@ fn an_object_dropped_with_work_undone_says_how_much_and_what_to_call() {
     assert!(row(&output, "dropped").iter().any(|l| l.contains("resource_guard::lose")
         && (l.contains("tests/resource_guard.rs:") || !cfg!(debug_assertions))));
     assert!(row(&output, "help").iter().any(|l| l.contains("call `finish()`")));
+}
+
+#[test]
+fn the_same_site_is_told_once_and_counted_at_exit_and_another_site_is_told_too() {
+    for report in ["text", "text,full", "text,level=warning"] {
+        let output = run("many", &[TRACED, ("BIRTHMARK_REPORT", report)]);
+        let all = output.reports("resource-warning");
+        let text = &output.stderr;
+        assert_eq!(all.len(), 3, "{text}");
+        assert!(all[0].starts_with("Export was dropped with 1 left"), "{text}");
+        assert!(all[1].starts_with("Export was dropped with 1 left"), "{text}");
+        assert!(all[2].starts_with("allocated ") && all[2].contains(", dropped "), "{text}");
+        assert!(all[2].ends_with(": 100 times in all, told once"), "{text}");
+    }
+    let output = run("many", &[TRACED, ("BIRTHMARK_REPORT", "level=error")]);
+    assert!(output.stderr.is_empty(), "{}", output.stderr);
+    let output = run("many", &[TRACED, ("BIRTHMARK_REPORT", "json")]);
+    let lines: Vec<serde_json::Value> =
+        output.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[2]["count"]), (3, &100.into()), "{}", output.stderr);
 }
 
 #[test]

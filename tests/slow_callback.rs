@@ -265,6 +265,18 @@ async fn body(program: &str) {
             .await;
             birthmark::set_slow_callback_duration(MS * 100);
         }
+        "again" => {
+            for _ in 0..4 {
+                tokio::spawn(async { nap(MS * 250) }).await.unwrap();
+                tokio::time::sleep(MS * 20).await;
+            }
+        }
+        "again_wrapped" => {
+            for _ in 0..4 {
+                birthmark::tokio::spawn(async { nap(MS * 250) }).await.unwrap();
+                tokio::time::sleep(MS * 20).await;
+            }
+        }
         "idle" => tokio::time::sleep(MS * 400).await,
         "stopped" => {
             // The parent stops and continues us in the middle of a poll that is short by its own time.
@@ -444,6 +456,18 @@ fn bytes_allocated_in_the_stuck_poll_are_told() {
         output.stderr.contains("MiB allocated meanwhile")
             || output.stderr.contains("KiB allocated meanwhile")
     );
+}
+
+#[test]
+fn the_same_line_of_tasks_from_the_same_spawn_is_told_once_and_counted_at_exit() {
+    for program in ["again", "again_wrapped"] {
+        let output = run(&format!("attached_mt {program}"), &[DEBUG, TRACED]);
+        let (all, text) = (output.reports("slow-callback"), &output.stderr);
+        assert_eq!(all.len(), 3, "stuck, over and the count: {text}");
+        assert!(all[0].contains("still stuck (#1)") && all[1].contains("(#1)"), "{text}");
+        assert!(all[2].starts_with("stuck in ") && all[2].contains(", spawned "), "{text}");
+        assert!(all[2].ends_with(": 4 times in all, told once"), "{text}");
+    }
 }
 
 #[test]

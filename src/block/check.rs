@@ -5,22 +5,23 @@
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
-use super::fault::Facts;
+use super::facts::{BlockFacts, Found};
+use super::fault::Fault;
 use super::quarantine::{self, Entry};
 use super::{fork, heap};
 use crate::table::{self, Record, State, leaf};
 
-/// Looks at every live and quarantined block of this process and tells what is damaged.
-pub(crate) fn sweep(told: &mut dyn FnMut(Facts)) {
+/// Looks at every live and quarantined block of this process and tells what is damaged; `found`: who asks.
+pub(crate) fn sweep(found: Found, told: &mut dyn FnMut(Fault)) {
     let mine = fork::number() & 3;
     table::blocks(&mut |start, record| {
         if record.fork() == mine && matches!(record.state(), State::Live | State::Quarantined) {
-            look(start, told);
+            look(start, found, told);
         }
     });
 }
 
-fn look(start: usize, told: &mut dyn FnMut(Facts)) {
+fn look(start: usize, found: Found, told: &mut dyn FnMut(Fault)) {
     let Some(leaf) = leaf::leaf(start) else { return };
     let word = leaf.word(start);
     let record = Record(word.load(Acquire));
@@ -32,17 +33,19 @@ fn look(start: usize, told: &mut dyn FnMut(Facts)) {
     if record.offset() != start & 31 || word.compare_exchange(record.0, held.0, AcqRel, Acquire).is_err() {
         return;
     }
-    let (size, align) = (table::size_of_block(start, record), record.align());
-    let freed = record.state() == State::Quarantined;
+    let mut block = heap::block_of(start, record);
+    let (size, align) = (block.size, block.align);
+    let here = BlockFacts::of(found, start);
     // SAFETY: held: nobody gives the block back while we look.
-    let mut facts = unsafe { heap::inspect(start, size, align, freed) };
-    let mut free = None;
-    if freed && facts.is_some() {
+    let mut facts = unsafe { heap::inspect(block, here) };
+    let mut damaged = facts.damaged();
+    if block.freed && damaged {
         // A free claims its block before it verifies and fills it, and only then hands it to its ring: what isn't there
         // yet may be half filled, and what is claimed from there is verified by who claimed it.
-        free = quarantine::find(start);
+        block.free = quarantine::find(start);
         // SAFETY: as above.
-        facts = if free.is_some() { unsafe { heap::inspect(start, size, align, freed) } } else { None };
+        facts = unsafe { heap::inspect(block, here) };
+        damaged = block.free.is_some();
     }
     // Let go; whoever came meanwhile changed the state under our eyes.
     let mut now = held;
@@ -59,9 +62,10 @@ fn look(start: usize, told: &mut dyn FnMut(Facts)) {
         match word.compare_exchange(now.0, next.0, AcqRel, Acquire) {
             Ok(_) => {
                 if now.state() == State::HeldFreed {
-                    let entry = Entry { address: start, inner: now.trace() as u8, freed_by: 0, thread: 0 };
+                    let inner = now.trace() as u8;
+                    let entry = Entry { address: start, inner, freed_by: 0, thread: 0, size, align };
                     // SAFETY: the thread that freed it left it to us, and its record is gone.
-                    unsafe { quarantine::release(entry, size, align) };
+                    unsafe { quarantine::release(entry) };
                 }
                 break;
             }
@@ -69,7 +73,10 @@ fn look(start: usize, told: &mut dyn FnMut(Facts)) {
         }
     }
     // Freed under our eyes: the free verified the block, and has told.
-    if let Some(facts) = facts.filter(|_| freed || now.state() == State::HeldLive) {
-        told(Facts { trace: record.trace(), freed, free, ..facts });
+    if damaged
+        && (block.freed || now.state() == State::HeldLive)
+        && let Some(fault) = Fault::of(facts)
+    {
+        told(fault);
     }
 }

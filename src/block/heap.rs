@@ -3,21 +3,19 @@
 //! The word of a block is taken by one compare-and-swap before anything else happens to it, so of two threads that free
 //! the same block one finds it freed. Runs inside an allocation.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::fault::{self, Facts, Found, Kind};
+use super::facts::{Block, BlockFacts, Found, Memory};
+use super::fault::{self, Fault};
 use super::pattern::{self, Pattern};
 use super::quarantine::{self, Entry};
 use super::{fork, layout};
-use crate::dropped;
 use crate::sys::line::Line;
 use crate::table::{self, HUGE, Record, State, counters, leaf};
 use crate::thread::Slot;
 use crate::trace::capture::{Start, capture};
 use crate::trace::generation::Control;
+use crate::{dropped, sys};
 
 /// From here on only the first and the last page are filled, new and freed, and `realloc` stays in place.
 pub(crate) const LARGE: usize = 128 << 10;
@@ -115,43 +113,99 @@ unsafe fn fill_intact(user: *const u8, size: usize) -> bool {
     }
 }
 
-/// What damaged a block's surroundings or, if it is freed, the block itself.
+/// Adds to the facts which bytes of a block's surroundings were damaged and, if it is freed, of the block itself.
 ///
 /// # Safety
-/// `start` is a block of the debug heap that is held, or that only this thread may free.
+/// `block` is one of the debug heap that is held, or that only this thread may free.
 #[cold]
-pub(crate) unsafe fn inspect(start: usize, size: usize, align: usize, freed: bool) -> Option<Facts> {
-    let user = start as *const u8;
-    let zone = layout::front_zone(align);
+pub(crate) unsafe fn inspect(block: Block, facts: BlockFacts) -> BlockFacts {
+    let user = block.start as *const u8;
+    let (size, zone) = (block.size, layout::front_zone(block.align));
     // SAFETY: zones and block are the block's own memory.
     unsafe {
-        let before = pattern::damage(user.sub(zone), zone, Pattern::Zone);
-        let behind = pattern::damage(user.add(size), layout::ZONE, Pattern::Zone);
-        let within = if !freed {
+        let within = if !block.freed {
             None
         } else if size < LARGE {
             pattern::damage(user, size, Pattern::Freed)
         } else {
             let last = size.wrapping_sub(PAGE);
-            pattern::damage(user, PAGE, Pattern::Freed).or_else(|| {
-                pattern::damage(user.add(last), PAGE, Pattern::Freed).map(|mut d| {
-                    d.first = d.first.wrapping_add(last);
-                    d.last = d.last.wrapping_add(last);
-                    d
-                })
-            })
+            let first_page = pattern::damage(user, PAGE, Pattern::Freed);
+            let last_page =
+                pattern::damage(user.add(last), PAGE, Pattern::Freed).map(|damage| damage.moved(last));
+            match (first_page, last_page) {
+                (Some(first), Some(last)) => Some(first.and(last)),
+                (first, last) => first.or(last),
+            }
         };
-        let kind = if within.is_some() {
-            Kind::UseAfterFree
-        } else if behind.is_some() {
-            Kind::Overflow
-        } else if before.is_some() {
-            Kind::Underflow
-        } else {
-            return None;
-        };
-        Some(Facts { before, behind, within, ..Facts::of(kind, start, size, align) })
+        BlockFacts {
+            block: Some(block),
+            before: pattern::damage(user.sub(zone), zone, Pattern::Zone),
+            behind: pattern::damage(user.add(size), layout::ZONE, Pattern::Zone),
+            within,
+            ..facts
+        }
     }
+}
+
+/// A record in plain words.
+#[cold]
+pub(crate) fn block_of(start: usize, record: Record) -> Block {
+    Block {
+        start,
+        size: table::size_of_block(start, record),
+        align: record.align(),
+        // Left to its holder, its word keeps another number in the trace's place.
+        trace: if record.state() == State::HeldFreed { 0 } else { record.trace() },
+        thread: table::thread_of(start),
+        freed: !matches!(record.state(), State::Live | State::HeldLive),
+        free: None,
+        inherited: record.fork() != fork::number() & 3,
+    }
+}
+
+/// The block that holds `address`, or in whose red zone it lies.
+#[cold]
+fn block_around(address: usize) -> Option<Block> {
+    let below = table::nearest_record(address).filter(|(start, record)| {
+        let size = table::size_of_block(*start, *record);
+        address.wrapping_sub(*start) < size.saturating_add(layout::ZONE)
+    });
+    let above = || {
+        table::nearest_record(address.saturating_add(layout::MOST_FRONT)).filter(|(start, record)| {
+            let before = start.wrapping_sub(address);
+            *start > address && before <= layout::front_zone(record.align())
+        })
+    };
+    below.or_else(above).map(|(start, record)| block_of(start, record))
+}
+
+/// What an address that no block has belongs to.
+#[cold]
+fn memory_at(call: &Call<'_>, address: usize) -> Memory {
+    if !call.slot.shared && call.slot.owns(address) {
+        Memory::Stack
+    } else if sys::in_module(address) {
+        Memory::Module
+    } else {
+        Memory::Unknown
+    }
+}
+
+/// A free or a `realloc` of `address`, judged by what the table says: `record` is what it has for exactly this address.
+#[cold]
+#[inline(never)]
+fn judge(call: &Call<'_>, record: Record, address: usize, asked: (usize, usize)) -> Option<Fault> {
+    let mut block = if record.is_block() { Some(block_of(address, record)) } else { block_around(address) };
+    if let Some(block) = block.as_mut().filter(|block| block.freed) {
+        block.free = quarantine::find(block.start);
+    }
+    Fault::of(BlockFacts {
+        asked: Some(asked),
+        block,
+        memory: if block.is_none() { memory_at(call, address) } else { Memory::Unknown },
+        complete: dropped::TABLE.count() == 0,
+        ..BlockFacts::of(call.found(), address)
+    })
 }
 
 /// What a hook knows of the call that it serves.
@@ -161,15 +215,29 @@ pub(crate) struct Call<'a> {
     pub slot: &'a Slot,
     pub control: Control,
     pub start: Start,
-    /// The inner allocator's number.
-    pub inner: u8,
+    /// The inner allocator's number, and [`MOVED`].
+    pub inner: u16,
 }
 
+/// Beside the inner allocator's number: the program doesn't free the block but reallocates it.
+pub(crate) const MOVED: u16 = 1 << 8;
+
 impl Call<'_> {
+    /// The inner allocator's number.
+    #[inline(always)]
+    fn number(&self) -> u8 {
+        self.inner as u8
+    }
+
+    /// What the program does.
+    fn found(&self) -> Found {
+        if self.inner & MOVED == 0 { Found::Free } else { Found::Realloc }
+    }
+
     #[inline(always)]
     fn trace(&self) -> u32 {
         // SAFETY: a `Call` is made by the hook from its own thread's line, slot and registers.
-        if self.control.on() { unsafe { capture(self.line, self.slot, self.control, self.start) } } else { 0 }
+        unsafe { capture(self.line, self.slot, self.control, self.start) }
     }
 }
 
@@ -178,8 +246,11 @@ impl Call<'_> {
 /// # Safety
 /// The program frees `user` with this layout; whether it may is checked here.
 #[inline(always)]
-pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
+pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
     let address = user as usize;
+    // Both zones and the word may lie far off in memory, and nothing is read past a compare-and-swap before it is done.
+    prefetch(address.wrapping_sub(layout::ZONE));
+    prefetch(address.wrapping_add(size));
     // With this process's fork number: a block that a child inherited is claimed the slow way, which makes it its own.
     let shape = Record::marked(address, size, align, 0, fork::mark()).0;
     let mut record = Record::ABSENT;
@@ -203,7 +274,7 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
             Claim::Unknown => {
                 // Its record had no room: nothing is known of it, so it goes back unchecked.
                 // SAFETY: the program frees a block of ours that was made with this layout.
-                return unsafe { quarantine::release(entry(call, address, 0), size, align) };
+                return unsafe { quarantine::release(entry(call, address, 0, size, align)) };
             }
         }
     }
@@ -212,23 +283,22 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
     // SAFETY: the claim made the block ours alone; the table says that it has this shape.
     unsafe {
         if !zones_intact(user, size, align) {
-            tell_damage(call, record, address, size, align, Found::Free);
+            tell_damage(call, record, address);
             // The program goes on: drawn anew, so that what was told isn't found again.
             draw_zones(user, size, align);
         }
         fill(user, size, Pattern::Freed);
     }
-    if call.control.holds(record.trace()) {
+    if TRACE && call.control.holds(record.trace()) {
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
     }
-    let charge = quarantine::charge(size, align);
     let line = call.line;
     let busy = line.busy.get();
     if busy == 0 {
-        let trace = call.trace();
+        let trace = if TRACE { call.trace() } else { 0 };
         line.busy.set(1);
         // SAFETY: the slot is this thread's and `busy` says that no push of it is under way; the block is as asked for.
-        let kept = unsafe { quarantine::push(call.slot, entry(call, address, trace), charge) };
+        let kept = unsafe { quarantine::push(call.slot, entry(call, address, trace, size, align)) };
         line.busy.set(0);
         if kept {
             return;
@@ -237,12 +307,12 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
         dropped::QUARANTINE.add(1); // a signal handler inside a push
     }
     pattern::keep(user);
-    leave(address, call.inner);
+    leave(address, call.number());
 }
 
 #[inline(always)]
-fn entry(call: &Call<'_>, address: usize, freed_by: u32) -> Entry {
-    Entry { address, inner: call.inner, freed_by, thread: call.slot.who.load(Relaxed) }
+fn entry(call: &Call<'_>, address: usize, freed_by: u32, size: usize, align: usize) -> Entry {
+    Entry { address, inner: call.number(), freed_by, thread: call.slot.who.load(Relaxed), size, align }
 }
 
 /// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
@@ -263,11 +333,14 @@ fn leave(address: usize, inner: u8) {
                 table::forget_size(address, record); // not before: a sweeper that held it now would read a wrong size
                 // SAFETY: the block is freed, and its word is gone by our swap: nobody else has it.
                 return unsafe {
-                    quarantine::release(
-                        Entry { address, inner, freed_by: 0, thread: 0 },
+                    quarantine::release(Entry {
+                        address,
+                        inner,
+                        freed_by: 0,
+                        thread: 0,
                         size,
-                        record.align(),
-                    )
+                        align: record.align(),
+                    })
                 };
             }
             Ok(_) => return,
@@ -291,26 +364,19 @@ enum Claim {
 fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
     loop {
         let record = table::at(address).unwrap_or(Record::ABSENT);
-        match record.state() {
-            State::Live | State::HeldLive => {}
-            State::Quarantined | State::HeldQuarantined | State::HeldFreed => {
-                return tell_double(call, record, address);
-            }
-            State::Absent | State::Size | State::Guarded => {
-                if dropped::TABLE.count() != 0 {
-                    return Claim::Unknown;
-                }
-                return tell_invalid(call, address, size, align, Found::Free);
-            }
+        let fault = judge(call, record, address, (size, align));
+        if let Some(fault) = &fault {
+            fault::tell(fault, call);
         }
-        check_layout(call, record, address, size, align, Found::Free);
         let next = match record.state() {
             // A sweeper of this process looks at it: it goes on looking while the block is in quarantine.
             State::HeldLive if record.fork() == fork::number() & 3 => {
                 record.with_state(State::HeldQuarantined)
             }
             // Whoever made it: what is written to it from here on, this process writes.
-            _ => record.with_state(State::Quarantined).with_fork(fork::number()),
+            State::Live | State::HeldLive => record.with_state(State::Quarantined).with_fork(fork::number()),
+            _ if fault.is_none() => return Claim::Unknown,
+            _ => return Claim::Refused,
         };
         let Some(leaf) = leaf::leaf(address) else { return Claim::Unknown };
         if leaf.word(address).compare_exchange(record.0, next.0, AcqRel, Acquire).is_ok() {
@@ -319,112 +385,85 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
     }
 }
 
-/// Tells where the program gives another layout than the block was made with.
-fn check_layout(call: &Call<'_>, record: Record, address: usize, size: usize, align: usize, found: Found) {
-    let exact = table::size_of_block(address, record);
-    if exact != size || record.align() != align {
-        let facts = Facts {
-            asked: Some((size, align)),
-            trace: record.trace(),
-            ..Facts::of(Kind::LayoutMismatch, address, exact, record.align())
-        };
-        fault::tell(facts, found, call);
+/// The red zones of a live block aren't whole.
+///
+/// # Safety
+/// `address` is a block with this record that only this thread may free.
+#[cold]
+#[inline(never)]
+unsafe fn tell_damage(call: &Call<'_>, record: Record, address: usize) {
+    let live = Block { freed: false, ..block_of(address, record) };
+    // SAFETY: the caller's.
+    if let Some(fault) = Fault::of(unsafe { inspect(live, BlockFacts::of(call.found(), address)) }) {
+        fault::tell(&fault, call);
     }
 }
 
-#[cold]
-fn tell_double(call: &Call<'_>, record: Record, address: usize) -> Claim {
-    let size = table::size_of_block(address, record);
-    let facts = Facts { trace: record.trace(), ..Facts::of(Kind::DoubleFree, address, size, record.align()) };
-    fault::tell(facts, Found::Free, call);
-    Claim::Refused
-}
-
-#[cold]
-fn tell_invalid(call: &Call<'_>, address: usize, size: usize, align: usize, found: Found) -> Claim {
-    let mut facts =
-        Facts { pointer: address, asked: Some((size, align)), ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
-    if let Some(block) = table::block_at(address) {
-        let trace = block.trace.map_or(0, |t| t.0.get());
-        facts = Facts { trace, freed: block.state != State::Live && block.state != State::HeldLive, ..facts };
-        (facts.start, facts.size, facts.align) = (block.start, block.size, block.align);
-        facts.thread = block.thread;
-    }
-    fault::tell(facts, found, call);
-    Claim::Refused
-}
-
-#[cold]
-fn tell_damage(call: &Call<'_>, record: Record, address: usize, size: usize, align: usize, found: Found) {
-    // SAFETY: the block was claimed by this thread.
-    if let Some(facts) = unsafe { inspect(address, size, align, false) } {
-        let inherited = record.fork() != fork::number() & 3;
-        fault::tell(Facts { trace: record.trace(), inherited, ..facts }, found, call);
-    }
-}
-
-/// Fetches what [`evict`] will read of a block.
 #[inline(always)]
-pub(crate) fn fetch(address: usize) {
+fn prefetch(address: usize) {
     #[cfg(target_arch = "x86_64")]
-    if address != 0
-        && let Some(leaf) = leaf::leaf(address)
-    {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let word = leaf.word(address);
-        // SAFETY: prefetches of any address are harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>((word as *const AtomicU64).cast()) };
-        for i in 0..6usize {
-            // SAFETY: as above.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(
-                    (address.wrapping_sub(16) as *const i8).wrapping_add(i.wrapping_mul(64)),
-                )
-            };
-        }
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address as *const i8);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
 
-/// A block leaves the quarantine: verified, its record taken, given back. What it counted against the bound.
+/// Asks memory for what [`evict`] will read first: the word, and both ends of the block.
+#[inline(always)]
+pub(crate) fn fetch(entry: &Entry) {
+    if let Some(leaf) = leaf::leaf(entry.address) {
+        prefetch(leaf.word(entry.address).as_ptr() as usize);
+    }
+    prefetch(entry.address.wrapping_sub(layout::ZONE));
+    prefetch(entry.address.wrapping_add(entry.size));
+}
+
+/// Asks memory for what lies between.
+#[inline(always)]
+pub(crate) fn fetch_inside(entry: &Entry) {
+    for i in 0..5usize {
+        prefetch(entry.address.wrapping_add(48).wrapping_add(i.wrapping_mul(64)));
+    }
+}
+
+/// A block leaves the quarantine: verified, its record taken, given back.
 ///
 /// # Safety
 /// The caller claimed the entry: nobody else takes this block out.
 #[inline(always)]
-pub(crate) unsafe fn evict(entry: Entry) -> usize {
-    let Some(leaf) = leaf::leaf(entry.address) else { return 0 };
+pub(crate) unsafe fn evict(entry: Entry) {
+    let Some(leaf) = leaf::leaf(entry.address) else { return };
     let word = leaf.word(entry.address);
+    let (user, size, align) = (entry.address as *mut u8, entry.size, entry.align);
+    // SAFETY: a quarantined block is memory of the inner allocator that we haven't given back, of the size that its record
+    // had when it was freed, and still has.
+    let intact = unsafe { fill_intact(user, size) & zones_intact(user, size, align) };
     let record = Record(word.load(Acquire));
-    let (size, align) = (table::size_of_block(entry.address, record), record.align());
-    let user = entry.address as *mut u8;
-    // SAFETY: a quarantined block is memory of the inner allocator that we haven't given back.
-    if !unsafe { fill_intact(user, size) & zones_intact(user, size, align) } {
+    if !intact {
         tell_late(entry, record, size, align);
     }
-    let charge = quarantine::charge(size, align);
     if record.state() == State::Quarantined
         && size < HUGE
         && word.compare_exchange(record.0, 0, AcqRel, Acquire).is_ok()
     {
         // SAFETY: the record is gone by our swap, and the entry was ours.
-        unsafe { quarantine::release(entry, size, align) };
+        unsafe { quarantine::release(entry) };
     } else {
         leave(entry.address, entry.inner);
     }
-    charge
 }
 
 #[cold]
 #[inline(never)]
 fn tell_late(entry: Entry, record: Record, size: usize, align: usize) {
-    if record.fork() != fork::number() & 3 {
-        return; // the parent's
-    }
+    let mut block = block_of(entry.address, record);
+    (block.size, block.align, block.freed, block.free) = (size, align, true, Some(entry));
+    let facts = BlockFacts::of(Found::Quarantine, entry.address);
     // SAFETY: the caller claimed the block.
-    if let Some(facts) = unsafe { inspect(entry.address, size, align, true) } {
-        let facts = Facts { trace: record.trace(), freed: true, free: Some(entry), ..facts };
-        fault::tell_anywhere(facts, Found::Quarantine);
+    if let Some(fault) = Fault::of(unsafe { inspect(block, facts) }) {
+        fault::tell_anywhere(&fault);
     }
 }
 
@@ -445,26 +484,10 @@ pub(crate) fn may_move(call: &Call<'_>, user: *mut u8, size: usize, align: usize
 #[inline(never)]
 fn may_move_slow(call: &Call<'_>, address: usize, size: usize, align: usize) -> bool {
     let record = table::at(address).unwrap_or(Record::ABSENT);
-    match record.state() {
-        State::Live | State::HeldLive => {
-            check_layout(call, record, address, size, align, Found::Realloc);
-            true
-        }
-        State::Quarantined | State::HeldQuarantined | State::HeldFreed => {
-            let size = table::size_of_block(address, record);
-            let facts = Facts {
-                trace: record.trace(),
-                freed: true,
-                ..Facts::of(Kind::UseAfterFree, address, size, record.align())
-            };
-            fault::tell(facts, Found::Realloc, call);
-            false
-        }
-        State::Absent | State::Size | State::Guarded => {
-            dropped::TABLE.count() != 0
-                || !matches!(tell_invalid(call, address, size, align, Found::Realloc), Claim::Refused)
-        }
-    }
+    let Some(fault) = judge(call, record, address, (size, align)) else { return true };
+    fault::tell(&fault, call);
+    // Told to go on: with a wrong layout the block can still be moved.
+    matches!(record.state(), State::Live | State::HeldLive)
 }
 
 /// A large block is about to grow or shrink in place: its word goes. The record, or nothing: then it must move.
@@ -479,8 +502,10 @@ pub(crate) fn lift(call: &Call<'_>, user: *mut u8, size: usize, align: usize) ->
         return None;
     }
     // SAFETY: a live block of this shape, in its owner's hands.
-    if !unsafe { zones_intact(user, size, align) } {
-        tell_damage(call, record, address, size, align, Found::Realloc);
+    unsafe {
+        if !zones_intact(user, size, align) {
+            tell_damage(call, record, address);
+        }
     }
     let word = leaf::leaf(address)?.word(address);
     word.compare_exchange(record.0, 0, AcqRel, Acquire).ok()?;

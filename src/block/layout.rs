@@ -12,9 +12,11 @@ use core::alloc::Layout;
 /// Bytes of red zone behind a block, and at least so many before it.
 pub(crate) const ZONE: usize = 16;
 /// The most that is filled and checked of a larger front.
-const MOST_FRONT: usize = 64;
+pub(crate) const MOST_FRONT: usize = 64;
 const ALIGN: usize = 16;
 const SMALLEST: usize = 17;
+/// The largest size that is valid with an alignment of [`ALIGN`].
+pub(crate) const LARGEST: usize = isize::MAX as usize - (ALIGN - 1);
 
 /// Bytes before the block.
 #[inline(always)]
@@ -32,18 +34,26 @@ pub(crate) fn front_zone(align: usize) -> usize {
 #[inline(always)]
 pub(crate) fn plain(layout: Layout) -> Layout {
     let size = if layout.size() < SMALLEST { SMALLEST } else { layout.size() };
+    if size > LARGEST {
+        return layout; // nobody has so much, and if somebody had, it shares its 32 bytes with nobody
+    }
     let align = if layout.align() < ALIGN { ALIGN } else { layout.align() };
-    // SAFETY: `align` is a power of two. A size that is valid for a smaller alignment may exceed what a layout of
-    // alignment 16 allows by less than 16 bytes; no allocator has that much, and `GlobalAlloc` asks for no more than a
-    // nonzero size and a power of two.
+    // SAFETY: `align` is a power of two: the layout's own, for which the size is valid, or 16, for which it is up to
+    // `LARGEST`.
     unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 /// What is asked of the inner allocator under the debug heap; nothing where it is more than a layout can say.
+/// `size` and `align` are a layout's.
 #[inline(always)]
 pub(crate) fn guarded(size: usize, align: usize) -> Option<Layout> {
-    let outer = size.checked_add(front(align))?.checked_add(ZONE)?;
-    Layout::from_size_align(outer, if align < ALIGN { ALIGN } else { align }).ok()
+    debug_assert!(Layout::from_size_align(size, align).is_ok());
+    // A layout's size is below 2^63, and so is what is added here.
+    let outer = size.wrapping_add(front(align)).wrapping_add(ZONE);
+    let align = if align < ALIGN { ALIGN } else { align };
+    // SAFETY: `align` is a power of two, and the size rounded up to it is checked to be at most `isize::MAX`.
+    (outer <= (isize::MAX as usize).wrapping_sub(align.wrapping_sub(1)))
+        .then(|| unsafe { Layout::from_size_align_unchecked(outer, align) })
 }
 
 #[cfg(test)]
@@ -62,6 +72,15 @@ mod tests {
                         && outer.align() >= align
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_size_too_large_for_our_alignment_is_asked_for_as_it_is() {
+        for size in [LARGEST, LARGEST + 1, isize::MAX as usize] {
+            let asked = Layout::from_size_align(size, 1).unwrap();
+            let outer = plain(asked);
+            assert_eq!((outer.size(), outer.align()), (size, if size > LARGEST { 1 } else { ALIGN }));
         }
     }
 

@@ -2,10 +2,13 @@
 //! after its free.
 
 pub(crate) mod check;
+pub(crate) mod diagnose;
+pub(crate) mod facts;
 pub(crate) mod fault;
 pub(crate) mod fork;
 pub(crate) mod heap;
 pub(crate) mod inner;
 pub(crate) mod layout;
+#[allow(clippy::arithmetic_side_effects)]
 pub(crate) mod pattern;
 pub(crate) mod quarantine;

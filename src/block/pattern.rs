@@ -49,38 +49,37 @@ pub(crate) fn keep(p: *mut u8) {
 /// Whether all `n` bytes still have the pattern.
 ///
 /// # Safety
-/// `p` is valid for reads of `n` bytes.
+/// `p` is valid for reads of `n` bytes, and of 8 if `n` is less: a block is followed by its zone.
 #[inline(always)]
 pub(crate) unsafe fn intact(p: *const u8, n: usize, pattern: Pattern) -> bool {
     let word = pattern.word();
     let eight = |at: usize| {
-        // SAFETY: every place asked for below lies in the caller's `n` bytes, 8 of them from `at` on. A raw read, since a
+        // SAFETY: every place asked for below lies in the caller's bytes, 8 of them from `at` on. A raw read, since a
         // program at fault may write meanwhile.
         unsafe { p.add(at).cast::<u64>().read_unaligned() ^ word }
     };
-    let mut differ = 0u64;
+    if n < 8 {
+        return n == 0 || eight(0).to_le() << (64 - 8 * n) == 0;
+    }
+    if n < 16 {
+        return eight(0) | eight(n - 8) == 0;
+    }
+    if n <= 32 {
+        return (eight(0) | eight(8)) | (eight(n - 16) | eight(n - 8)) == 0;
+    }
+    // The last 32 bytes, and some of them twice.
+    let mut differ = [eight(n - 32), eight(n - 24), eight(n - 16), eight(n - 8)];
     let mut i = 0;
-    while i + 32 <= n {
-        differ |= (eight(i) | eight(i + 8)) | (eight(i + 16) | eight(i + 24));
+    while i + 32 < n {
+        for (k, d) in differ.iter_mut().enumerate() {
+            *d |= eight(i + 8 * k);
+        }
         i += 32;
     }
-    if n >= 8 {
-        while i + 8 <= n {
-            differ |= eight(i);
-            i += 8;
-        }
-        differ |= eight(n - 8); // the rest, and some of it twice
-    } else {
-        while i < n {
-            // SAFETY: `i < n`.
-            differ |= u64::from(unsafe { p.add(i).read() } ^ pattern.byte(p as usize + i));
-            i += 1;
-        }
-    }
-    differ == 0
+    (differ[0] | differ[1]) | (differ[2] | differ[3]) == 0
 }
 
-/// Offsets of the first and the last byte that lost the pattern, how many did, and the first one's value.
+/// Which bytes lost the pattern, if any did.
 ///
 /// # Safety
 /// As [`intact`].
@@ -92,8 +91,8 @@ pub(crate) unsafe fn damage(p: *const u8, n: usize, pattern: Pattern) -> Option<
         let byte = unsafe { p.add(i).read_volatile() };
         if byte != pattern.byte((p as usize).wrapping_add(i)) {
             match &mut found {
-                Some(d) => (d.last, d.count) = (i, d.count.wrapping_add(1)),
-                None => found = Some(Damage { first: i, last: i, count: 1, byte }),
+                Some(damage) => damage.add(i, byte),
+                None => found = Some(Damage::at(i, byte)),
             }
         }
     }
@@ -106,8 +105,49 @@ pub(crate) struct Damage {
     pub first: usize,
     pub last: usize,
     pub count: usize,
-    /// What stands at `first` now.
-    pub byte: u8,
+    /// What stands there now, from `first` on.
+    pub bytes: [u8; Damage::SHOWN],
+    /// Which of `bytes` lost the pattern: the lowest bit is the first's. The others are not looked at.
+    pub changed: u16,
+}
+
+impl Damage {
+    /// So many bytes are kept.
+    pub(crate) const SHOWN: usize = 16;
+
+    /// One byte.
+    pub(crate) fn at(at: usize, byte: u8) -> Self {
+        let mut bytes = [0; Self::SHOWN];
+        bytes[0] = byte;
+        Self { first: at, last: at, count: 1, bytes, changed: 1 }
+    }
+
+    /// One more, further on.
+    pub(crate) fn add(&mut self, at: usize, byte: u8) {
+        let from = at.wrapping_sub(self.first);
+        if let Some(place) = self.bytes.get_mut(from) {
+            *place = byte;
+            self.changed |= 1u16.wrapping_shl(from as u32);
+        }
+        (self.last, self.count) = (at, self.count.wrapping_add(1));
+    }
+
+    /// Of memory that goes on `by` bytes behind this one's.
+    pub(crate) fn moved(self, by: usize) -> Self {
+        Self { first: self.first.wrapping_add(by), last: self.last.wrapping_add(by), ..self }
+    }
+
+    /// Together with what is damaged further on.
+    pub(crate) fn and(self, later: Self) -> Self {
+        Self { last: later.last, count: self.count.wrapping_add(later.count), ..self }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(bytes: &[(usize, u8)]) -> Self {
+        let mut damage = Self::at(bytes[0].0, bytes[0].1);
+        bytes[1..].iter().for_each(|(at, byte)| damage.add(*at, *byte));
+        damage
+    }
 }
 
 /// Whether `word` is eight bytes of one pattern: a pointer that was never set, or that was read after a free.
@@ -122,9 +162,9 @@ mod tests {
     #[test]
     fn a_changed_byte_is_found_at_every_place_of_every_length() {
         for n in 0..130usize {
-            let mut bytes = vec![0u8; n + 7];
+            let mut bytes = vec![0u8; n + 11];
             let p = bytes[3..].as_mut_ptr();
-            // SAFETY: `n` bytes of the vector from its fourth on.
+            // SAFETY: `n` bytes of the vector from its fourth on, and 8 more.
             unsafe {
                 fill(p, n, Pattern::Freed);
                 assert!(intact(p, n, Pattern::Freed));
@@ -132,14 +172,29 @@ mod tests {
                 for i in 0..n {
                     p.add(i).write(1);
                     assert!(!intact(p, n, Pattern::Freed), "{i} of {n}");
-                    assert_eq!(
-                        damage(p, n, Pattern::Freed),
-                        Some(Damage { first: i, last: i, count: 1, byte: 1 })
-                    );
+                    assert_eq!(damage(p, n, Pattern::Freed), Some(Damage::at(i, 1)));
                     fill(p.add(i), 1, Pattern::Freed);
                 }
             }
         }
+    }
+
+    #[test]
+    fn damage_tells_which_bytes_were_changed_and_keeps_the_first_ones() {
+        let mut bytes = [0u8; 40];
+        let p = bytes.as_mut_ptr();
+        // SAFETY: all of the array.
+        let found = unsafe {
+            fill(p, 40, Pattern::Zone);
+            p.add(3).write(b'a');
+            p.add(5).write(b'b');
+            p.add(30).write(b'c');
+            damage(p, 40, Pattern::Zone).unwrap()
+        };
+        assert_eq!((found.first, found.last, found.count, found.changed), (3, 30, 3, 0b101));
+        assert_eq!((found.bytes[0], found.bytes[2]), (b'a', b'b'));
+        let whole = found.and(Damage::at(1, 7).moved(100));
+        assert_eq!((whole.first, whole.last, whole.count), (3, 101, 4));
     }
 
     #[test]

@@ -8,8 +8,6 @@
 //! A variable wins over the code, a variable of its own over `BIRTHMARK_DEV`, and in the code `.malloc(..)` and
 //! `.tracemalloc(..)` over `.dev()`.
 
-#![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
-
 mod async_debug;
 mod before_main;
 mod env;

@@ -1,6 +1,6 @@
 //! The tables of values: what is accepted, what it means, what is refused and with which words.
 
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, clippy::type_complexity)]
+#![allow(clippy::type_complexity)]
 
 use core::time::Duration;
 

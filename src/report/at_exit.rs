@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::fd::write_all;
-use super::{fatal, repeats, sink};
-use crate::block::fault::Found;
+use super::{fatal, json, repeats, sink};
+use crate::block::facts::Found;
 use crate::block::{check, fault};
 use crate::config::settings;
 use crate::mode::{HEAP, NAMING, mode};
@@ -19,8 +19,8 @@ extern "C" fn at_exit() {
     if mode & HEAP != 0 {
         // A report that another thread is writing is written whole, and what it ends the program with isn't lost.
         let mut told = fatal::is_to_end();
-        check::sweep(&mut |facts| {
-            fatal::tell(&facts, Found::Exit, None);
+        check::sweep(Found::Exit, &mut |fault| {
+            fatal::tell(&fault, None);
             told = true;
         });
         if told && !fault::goes_on() {
@@ -30,7 +30,14 @@ extern "C" fn at_exit() {
     }
     let _ours = Ours::enter();
     repeats::TOLD.each(&mut |name, count| {
-        sink::send(format!("birthmark: {name}: {count} times in all, told once\n").as_bytes());
+        let (kind, what) = name.split_once(": ").unwrap_or((name, ""));
+        let times = format!("{count} times in all, told once");
+        let line = if settings().report.json {
+            json::count(kind, &format!("{what}: {times}"), count, std::process::id())
+        } else {
+            format!("birthmark: {name}: {times}")
+        };
+        sink::send(format!("{line}\n").as_bytes());
     });
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()

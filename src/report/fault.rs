@@ -2,10 +2,13 @@
 
 use std::fmt;
 
+use super::damage;
 use super::record::{Report, Stack};
 use super::who::Threads;
-use crate::block::fault::{Facts, Found, Kind};
-use crate::block::layout::{ZONE, front_zone};
+use crate::block::diagnose::Kind;
+use crate::block::facts::{BlockFacts, Found, Memory, Place};
+use crate::block::fault::Fault;
+use crate::block::layout::ZONE;
 use crate::block::pattern::{Damage, Pattern, looks_like};
 use crate::config::{Level, Why, settings};
 use crate::thread::names::Name;
@@ -37,13 +40,10 @@ impl Found {
             Self::Exit => "at exit",
         }
     }
-    fn has_place(self) -> bool {
-        matches!(self, Self::Free | Self::Realloc)
-    }
 }
 
 /// The sentence of a fault; takes no heap.
-pub(crate) struct Sentence<'a>(pub &'a Facts, pub Found);
+pub(crate) struct Sentence<'a>(pub &'a Fault);
 
 /// `1 byte`, `3 bytes`.
 struct Bytes(usize);
@@ -54,12 +54,12 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// What an address looks like that no block holds. A fill may have been moved by a field's offset or cut to an alignment,
-/// so its low two bytes may differ.
-fn looks(address: usize) -> &'static str {
-    if address < 4096 {
-        return "which was never allocated: null or dangling";
-    }
+const UNKNOWN: &str =
+    "which is no block: never allocated by this allocator, or freed so long ago that it left the quarantine";
+
+/// What an address is that no block has. A fill may have been moved by a field's offset or cut to an alignment, so its low
+/// two bytes may differ.
+fn wild(address: usize, memory: Memory) -> &'static str {
     let near = [0usize, 1].iter().find_map(|carry| {
         let upper = (address >> 16).wrapping_add(*carry) << 16;
         [Pattern::New, Pattern::Freed, Pattern::Zone].into_iter().find(|pattern| {
@@ -67,24 +67,41 @@ fn looks(address: usize) -> &'static str {
             looks_like(fill) == Some(*pattern) && upper == fill >> 16 << 16
         })
     });
-    match near {
-        Some(Pattern::New) => "which was never allocated: the fill of memory that nobody has written yet",
-        Some(Pattern::Freed) => "which was never allocated: the fill of freed memory",
-        Some(Pattern::Zone) => "which was never allocated: the fill of a red zone",
-        None => "which was never allocated",
+    match (near, memory) {
+        _ if address < 4096 => "which was never allocated: null or dangling",
+        (Some(Pattern::New), _) => {
+            "which was never allocated: the fill of memory that nobody has written yet"
+        }
+        (Some(Pattern::Freed), _) => "which was never allocated: the fill of freed memory",
+        (Some(Pattern::Zone), _) => "which was never allocated: the fill of a red zone",
+        (None, Memory::Stack) => "which was never allocated: it lies on this thread's stack",
+        (None, Memory::Module) => {
+            "which was never allocated: it lies in the program's or a library's own data"
+        }
+        // The upper half of the addresses is the kernel's, and between the halves there are none.
+        _ if address as u64 >> 47 != 0 => "which was never allocated: no program has such an address",
+        _ => UNKNOWN,
     }
+}
+
+/// Whether nothing is known of a pointer, so that it may be a block's that was freed long ago.
+fn is_unknown(facts: &BlockFacts) -> bool {
+    facts.block.is_none() && wild(facts.pointer, facts.memory) == UNKNOWN
 }
 
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(x, found) = self;
-        let verb = if *found == Found::Realloc { "reallocated" } else { "freed" };
+        let x = &self.0.facts;
+        let verb = if x.found == Found::Realloc { "reallocated" } else { "freed" };
         let count = |damage: Option<Damage>| Bytes(damage.map_or(0, |damage| damage.count));
-        match x.kind {
+        let (size, freed) = x.block.map_or((0, false), |block| (block.size, block.freed));
+        // Its zones were whole when it was freed.
+        let later = if freed { " after its free" } else { "" };
+        match self.0.diagnosis.kind {
             Kind::Overflow => {
                 let to_edge = x.behind.is_some_and(|d| d.last.wrapping_add(1) >= ZONE);
                 let least = if to_edge { "at least " } else { "" };
-                write!(f, "{least}{} written past the end of a {}-byte block", count(x.behind), x.size)?;
+                write!(f, "{least}{} written past the end of a {size}-byte block{later}", count(x.behind))?;
                 if let Some(before) = x.before {
                     write!(f, ", and {} before it", before.count)?;
                 }
@@ -92,61 +109,40 @@ impl fmt::Display for Sentence<'_> {
             }
             Kind::Underflow => {
                 let least = if x.before.is_some_and(|d| d.first == 0) { "at least " } else { "" };
-                write!(f, "{least}{} written before the start of a {}-byte block", count(x.before), x.size)
+                write!(f, "{least}{} written before the start of a {size}-byte block{later}", count(x.before))
             }
-            Kind::UseAfterFree if x.within.is_some() => {
-                write!(f, "{} written to a {}-byte block after its free", count(x.within), x.size)
+            Kind::UseAfterFree if x.found == Found::Realloc => {
+                write!(f, "a {size}-byte block was reallocated after its free")
             }
-            Kind::UseAfterFree => write!(f, "a {}-byte block was reallocated after its free", x.size),
-            Kind::DoubleFree => write!(f, "a {}-byte block was freed twice", x.size),
-            Kind::InvalidFree if x.start != 0 => write!(
-                f,
-                "{:#x} was {verb}, which lies {} inside a {}{}-byte block",
-                x.pointer,
-                Bytes(x.pointer.wrapping_sub(x.start)),
-                if x.freed { "freed " } else { "" },
-                x.size
-            ),
-            Kind::InvalidFree => write!(f, "{:#x} was {verb}, {}", x.pointer, looks(x.pointer)),
+            Kind::UseAfterFree => {
+                write!(f, "{} written to a {size}-byte block after its free", count(x.within))
+            }
+            Kind::DoubleFree => write!(f, "a {size}-byte block was freed twice"),
+            Kind::InvalidFree => match &x.block {
+                None => write!(f, "{:#x} was {verb}, {}", x.pointer, wild(x.pointer, x.memory)),
+                Some(block) => {
+                    write!(f, "{:#x} was {verb}, which lies ", x.pointer)?;
+                    match block.place(x.pointer) {
+                        Place::Start => f.write_str("at the start of")?,
+                        Place::Inside(n) => write!(f, "{} inside", Bytes(n))?,
+                        Place::Behind(0) => f.write_str("at the end of")?,
+                        Place::Behind(n) => write!(f, "{} past the end of", Bytes(n))?,
+                        Place::Before(n) => write!(f, "{} before", Bytes(n))?,
+                    }
+                    write!(f, " a {}{size}-byte block", if freed { "freed " } else { "" })
+                }
+            },
             Kind::LayoutMismatch => {
-                let (size, align) = x.asked.unwrap_or((0, 1));
+                let (asked, asked_align) = x.asked.unwrap_or((0, 1));
                 write!(
                     f,
-                    "a block of {}, alignment {}, was {verb} as {}, alignment {align}",
-                    Bytes(x.size),
-                    x.align,
-                    Bytes(size)
+                    "a block of {}, alignment {}, was {verb} as {}, alignment {asked_align}",
+                    Bytes(size),
+                    x.block.map_or(1, |block| block.align),
+                    Bytes(asked)
                 )
             }
         }
-    }
-}
-
-/// What stands in damaged memory, and where it does; nothing where no damage is known. Takes no heap.
-pub(crate) struct DamageWords<'a>(pub &'a Facts);
-
-impl fmt::Display for DamageWords<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let x = self.0;
-        let parts = [
-            (x.within, 0, "in the freed block"),
-            (x.behind, x.size as i64, "in the red zone"),
-            (x.before, (front_zone(x.align) as i64).wrapping_neg(), "in the red zone"),
-        ];
-        let mut first = true;
-        for (damage, from, place) in parts {
-            let Some(d) = damage else { continue };
-            let at = |offset: usize| from.wrapping_add(offset as i64);
-            f.write_str(if first { "" } else { "; " })?;
-            first = false;
-            if d.count == 1 {
-                write!(f, "1 byte at {:+}: {:#04x} {place}", at(d.first), d.byte)?;
-            } else {
-                let (n, first, last) = (Bytes(d.count), at(d.first), at(d.last));
-                write!(f, "{n} from {first:+} to {last:+}, first {:#04x} {place}", d.byte)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -160,16 +156,15 @@ pub(crate) struct Stacks {
 
 /// The whole report.
 pub(crate) fn report(
-    facts: &Facts,
-    found: Found,
+    fault: &Fault,
     stacks: &Stacks,
     threads: &Threads,
     name: &dyn Fn(&RawStack) -> Traceback,
 ) -> Report {
-    let mut report = Report::new(facts.kind.word(), Level::Error, Sentence(facts, found).to_string());
-    let damage = DamageWords(facts).to_string();
-    if !damage.is_empty() {
-        report = report.row("damage", damage);
+    let (facts, found) = (&fault.facts, fault.facts.found);
+    let mut report = Report::new(fault.diagnosis.kind.word(), Level::Error, Sentence(fault).to_string());
+    if facts.damaged() {
+        report = report.damage(damage::parts(facts).collect());
     }
     let stack = |label, before: &str, raw: &RawStack, thread: Option<Name>| Stack {
         label,
@@ -185,15 +180,23 @@ pub(crate) fn report(
         report = report.stack(stack("freed", "", raw, threads.freed));
     }
     match &stacks.found {
-        Some(raw) if found.has_place() => {
+        Some(raw) if found.by_the_program() => {
             report = report.stack(stack("found", found.words(), raw, threads.found));
         }
         _ => report = report.row("found", found.words()),
     }
-    if facts.inherited {
+    if fault.diagnosis.maybe_the_parents {
         report = report.row("note", "made before the fork, may be the parent's");
     }
-    if facts.start != 0 && stacks.allocated.is_none() {
+    if facts.damaged() && matches!(found, Found::Quarantine | Found::Exit) {
+        report.help(
+            "it was written some time before: `birthmark::check_heap()` here and there narrows down when",
+        );
+    }
+    if is_unknown(facts) {
+        report.help("BIRTHMARK_MALLOC=debug,quarantine=64M keeps freed blocks longer, and with them where they were freed");
+    }
+    if facts.block.is_some() && stacks.allocated.is_none() {
         if crate::trace::generation::control().on() {
             report.help("the block was made before tracing began");
         } else {
@@ -209,106 +212,141 @@ pub(crate) fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::facts::Block;
 
-    fn said(facts: Facts) -> String {
-        format!("{}: {}", facts.kind.word(), Sentence(&facts, Found::Free))
+    const LIVE: Block = Block {
+        start: 64,
+        size: 24,
+        align: 8,
+        trace: 0,
+        thread: 0,
+        freed: false,
+        free: None,
+        inherited: false,
+    };
+    const FREED: Block = Block { freed: true, ..LIVE };
+
+    fn at(found: Found, pointer: usize, block: Block) -> BlockFacts {
+        BlockFacts { block: Some(block), ..BlockFacts::of(found, pointer) }
     }
-    fn damage(facts: &Facts) -> String {
-        DamageWords(facts).to_string()
+    fn said(facts: BlockFacts) -> String {
+        let fault = Fault::of(facts).expect("a fault");
+        format!("{}: {}", fault.diagnosis.kind.word(), Sentence(&fault))
     }
     fn hit(first: usize, count: usize) -> Option<Damage> {
-        Some(Damage { first, last: first + count - 1, count, byte: 0x21 })
+        Some(Damage::of(&(first..first + count).map(|at| (at, 0x21)).collect::<Vec<_>>()))
     }
 
     #[test]
     fn a_byte_written_just_past_the_end_is_an_overflow_by_one() {
-        let facts = Facts { behind: hit(0, 1), ..Facts::of(Kind::Overflow, 64, 24, 8) };
-        assert_eq!(said(facts), "heap-buffer-overflow: 1 byte written past the end of a 24-byte block");
-        assert_eq!(damage(&facts), "1 byte at +24: 0x21 in the red zone");
+        assert_eq!(
+            said(BlockFacts { behind: hit(0, 1), ..at(Found::Free, 64, LIVE) }),
+            "heap-buffer-overflow: 1 byte written past the end of a 24-byte block"
+        );
     }
 
     #[test]
     fn bytes_before_the_start_are_an_underflow() {
-        let facts = Facts { before: hit(15, 1), ..Facts::of(Kind::Underflow, 64, 24, 8) };
-        assert_eq!(said(facts), "heap-buffer-underflow: 1 byte written before the start of a 24-byte block");
-        assert_eq!(damage(&facts), "1 byte at -1: 0x21 in the red zone");
+        assert_eq!(
+            said(BlockFacts { before: hit(15, 1), ..at(Found::Free, 64, LIVE) }),
+            "heap-buffer-underflow: 1 byte written before the start of a 24-byte block"
+        );
     }
 
     #[test]
     fn damage_on_both_sides_is_one_report_with_both() {
-        let facts = Facts { before: hit(15, 1), behind: hit(0, 3), ..Facts::of(Kind::Overflow, 64, 24, 8) };
         assert_eq!(
-            said(facts),
+            said(BlockFacts { before: hit(15, 1), behind: hit(0, 3), ..at(Found::Free, 64, LIVE) }),
             "heap-buffer-overflow: 3 bytes written past the end of a 24-byte block, and 1 before it"
         );
+    }
+
+    #[test]
+    fn a_write_after_the_free_says_so_wherever_it_went() {
+        let freed = at(Found::Exit, 64, FREED);
         assert_eq!(
-            damage(&facts),
-            "3 bytes from +24 to +26, first 0x21 in the red zone; 1 byte at -1: 0x21 in the red zone"
+            said(BlockFacts { within: hit(8, 8), ..freed }),
+            "use-after-free: 8 bytes written to a 24-byte block after its free"
+        );
+        assert_eq!(
+            said(BlockFacts { behind: hit(0, 1), ..freed }),
+            "heap-buffer-overflow: 1 byte written past the end of a 24-byte block after its free"
+        );
+        assert_eq!(
+            said(BlockFacts { before: hit(15, 1), ..freed }),
+            "heap-buffer-underflow: 1 byte written before the start of a 24-byte block after its free"
         );
     }
 
     #[test]
-    fn a_write_after_the_free_tells_its_offset() {
-        let facts = Facts { within: hit(8, 8), freed: true, ..Facts::of(Kind::UseAfterFree, 64, 24, 8) };
-        assert_eq!(said(facts), "use-after-free: 8 bytes written to a 24-byte block after its free");
-        assert_eq!(damage(&facts), "8 bytes from +8 to +15, first 0x21 in the freed block");
-    }
-
-    #[test]
-    fn each_wrong_free_has_its_own_sentence() {
+    fn a_second_free_and_a_realloc_after_a_free_have_sentences_of_their_own() {
+        assert_eq!(said(at(Found::Free, 64, FREED)), "double-free: a 24-byte block was freed twice");
         assert_eq!(
-            said(Facts::of(Kind::DoubleFree, 64, 24, 8)),
-            "double-free: a 24-byte block was freed twice"
+            said(at(Found::Realloc, 64, FREED)),
+            "use-after-free: a 24-byte block was reallocated after its free"
         );
-        let inside = Facts { pointer: 72, ..Facts::of(Kind::InvalidFree, 64, 24, 8) };
-        assert_eq!(said(inside), "invalid-free: 0x48 was freed, which lies 8 bytes inside a 24-byte block");
-        let wild = Facts { pointer: 0x7f00_1000, ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
-        assert_eq!(said(wild), "invalid-free: 0x7f001000 was freed, which was never allocated");
-        let fill = usize::from_ne_bytes([Pattern::New.byte(0); 8]);
-        let unset = Facts { pointer: fill, ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
-        assert!(said(unset).ends_with("never allocated: the fill of memory that nobody has written yet"));
     }
 
     #[test]
-    fn an_address_that_no_block_holds_is_told_by_its_looks() {
-        let fill = |pattern: Pattern| usize::from_ne_bytes([pattern.byte(0); size_of::<usize>()]);
-        for (pointer, end) in [
-            (0, "never allocated: null or dangling"),
-            (8, "never allocated: null or dangling"),
-            (0x7fff_1234_5678, "which was never allocated"),
-            (fill(Pattern::New), "the fill of memory that nobody has written yet"),
-            (fill(Pattern::New).wrapping_sub(16), "the fill of memory that nobody has written yet"),
-            (fill(Pattern::Freed).wrapping_add(8), "the fill of freed memory"),
+    fn a_pointer_near_a_block_says_where_it_lies() {
+        for (pointer, block, words) in [
+            (72, LIVE, "0x48 was freed, which lies 8 bytes inside a 24-byte block"),
+            (72, FREED, "0x48 was freed, which lies 8 bytes inside a freed 24-byte block"),
+            (88, LIVE, "0x58 was freed, which lies at the end of a 24-byte block"),
+            (89, LIVE, "0x59 was freed, which lies 1 byte past the end of a 24-byte block"),
+            (48, LIVE, "0x30 was freed, which lies 16 bytes before a 24-byte block"),
         ] {
-            let facts = Facts { pointer, ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
-            assert!(said(facts).ends_with(end), "{}", said(facts));
+            assert_eq!(said(at(Found::Free, pointer, block)), format!("invalid-free: {words}"));
         }
     }
 
     #[test]
-    fn a_realloc_is_told_as_one() {
-        let wild = Facts { pointer: 0x7f00_1000, ..Facts::of(Kind::InvalidFree, 0, 0, 1) };
-        let layout = Facts { asked: Some((1, 8)), ..Facts::of(Kind::LayoutMismatch, 64, 24, 8) };
-        assert!(Sentence(&wild, Found::Realloc).to_string().starts_with("0x7f001000 was reallocated, "));
-        assert!(
-            Sentence(&layout, Found::Realloc).to_string().ends_with("was reallocated as 1 byte, alignment 8")
-        );
+    fn a_pointer_on_no_block_says_what_it_is() {
+        let fill = |pattern: Pattern| usize::from_ne_bytes([pattern.byte(0); size_of::<usize>()]);
+        for (pointer, memory, words) in [
+            (0, Memory::Unknown, "null or dangling"),
+            (8, Memory::Unknown, "null or dangling"),
+            (fill(Pattern::New), Memory::Unknown, "memory that nobody has written yet"),
+            (fill(Pattern::New) & !0xff, Memory::Unknown, "memory that nobody has written yet"),
+            (fill(Pattern::Freed).wrapping_add(32), Memory::Unknown, "the fill of freed memory"),
+            (fill(Pattern::Zone), Memory::Unknown, "the fill of a red zone"),
+            (0x7f00_1000, Memory::Stack, "it lies on this thread's stack"),
+            (0x7f00_1000, Memory::Module, "it lies in the program's or a library's own data"),
+            (0x1234_5678_9abc_def0, Memory::Unknown, "no program has such an address"),
+            (0x7f00_1000, Memory::Unknown, "or freed so long ago that it left the quarantine"),
+        ] {
+            let text = said(BlockFacts { memory, ..BlockFacts::of(Found::Free, pointer) });
+            assert!(text.starts_with("invalid-free: ") && text.ends_with(words), "{text}");
+        }
     }
 
     #[test]
     fn damage_up_to_where_checking_ends_is_at_least_so_much() {
-        let over = Facts { behind: hit(0, ZONE), ..Facts::of(Kind::Overflow, 64, 24, 8) };
-        assert!(said(over).contains(": at least 16 bytes written past the end"), "{}", said(over));
-        let under = Facts { before: hit(0, 2), ..Facts::of(Kind::Underflow, 64, 24, 8) };
-        assert!(said(under).contains(": at least 2 bytes written before"), "{}", said(under));
+        let over = said(BlockFacts { behind: hit(0, ZONE), ..at(Found::Free, 64, LIVE) });
+        assert!(over.contains(": at least 16 bytes written past the end"), "{over}");
+        let under = said(BlockFacts { before: hit(0, 2), ..at(Found::Free, 64, LIVE) });
+        assert!(under.contains(": at least 2 bytes written before"), "{under}");
     }
 
     #[test]
-    fn a_wrong_layout_tells_both() {
-        let facts = Facts { asked: Some((32, 8)), ..Facts::of(Kind::LayoutMismatch, 64, 24, 8) };
+    fn a_wrong_layout_tells_both_and_what_was_done() {
+        let wrong = |found, asked| said(BlockFacts { asked: Some(asked), ..at(found, 64, LIVE) });
         assert_eq!(
-            said(facts),
+            wrong(Found::Free, (32, 8)),
             "layout-mismatch: a block of 24 bytes, alignment 8, was freed as 32 bytes, alignment 8"
         );
+        assert!(wrong(Found::Realloc, (1, 8)).ends_with("was reallocated as 1 byte, alignment 8"));
+    }
+
+    #[test]
+    fn damage_that_may_be_the_parents_has_a_note_and_other_damage_has_none() {
+        for inherited in [false, true] {
+            let facts = BlockFacts { behind: hit(0, 1), ..at(Found::Free, 64, Block { inherited, ..LIVE }) };
+            let fault = Fault::of(facts).expect("a fault");
+            let nameless = |_: &RawStack| Traceback::new(Vec::new(), 0, crate::trace::Depth::Exactly(0));
+            let report = report(&fault, &Stacks::default(), &Threads::default(), &nameless);
+            let text = crate::report::text::body(&report, crate::report::text::Style::default());
+            assert_eq!(text.contains("made before the fork, may be the parent's"), inherited, "{text}");
+        }
     }
 }

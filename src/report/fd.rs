@@ -101,8 +101,6 @@ pub(crate) fn errno() -> libc::c_int {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::io::Read;
     use std::os::fd::AsRawFd;
 

@@ -1,7 +1,8 @@
 //! Reports for tools: one object a line with the same facts.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use super::damage;
 use super::record::{Report, Row};
 use crate::config::Level;
 use crate::trace::frame::{Frame, Owner};
@@ -24,6 +25,13 @@ pub(crate) fn line(report: &Report, id: u32) -> String {
                 string(&mut out, label);
                 out.push(':');
                 string(&mut out, text);
+            }
+            Row::Damage(parts) => {
+                let words: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                out.push_str("\"damage\":");
+                string(&mut out, &words.join("; "));
+                out.push_str(",\"damaged\":");
+                let _ = damage::json(parts.iter().copied(), &mut out);
             }
             Row::Stack(stack) => {
                 string(&mut out, stack.label);
@@ -62,6 +70,16 @@ pub(crate) fn line(report: &Report, id: u32) -> String {
     out
 }
 
+/// How often a fault or a warning came that was told once: one line, without its end.
+pub(super) fn count(kind: &str, sentence: &str, count: u32, id: u32) -> String {
+    let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
+    string(&mut out, kind);
+    let _ = write!(out, ",\"level\":\"info\",\"pid\":{id},\"count\":{count},\"message\":");
+    string(&mut out, sentence);
+    out.push('}');
+    out
+}
+
 fn object(out: &mut String, frame: &Frame) {
     out.push_str("{\"function\":");
     optional(out, frame.function());
@@ -88,23 +106,36 @@ fn optional(out: &mut String, text: Option<&str>) {
 
 pub(crate) fn string(out: &mut String, text: &str) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            c if c < ' ' => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
-            }
-            c => out.push(c),
-        }
-    }
+    let _ = Escaped(out).write_str(text);
     out.push('"');
+}
+
+/// Writes text as the inside of a JSON string. Takes no heap of its own.
+pub(super) struct Escaped<'a>(pub &'a mut dyn Write);
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c {
+            '"' => self.0.write_str("\\\""),
+            '\\' => self.0.write_str("\\\\"),
+            '\n' => self.0.write_str("\\n"),
+            c if c < ' ' => write!(self.0, "\\u{:04x}", c as u32),
+            c => self.0.write_char(c),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_is_one_object_too() {
+        let line = count("leak", "at \"x\": 3 times in all, told once", 3, 7);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&value["kind"], &value["count"]), (&"leak".into(), &3.into()));
+        assert_eq!(value["message"], "at \"x\": 3 times in all, told once");
+    }
 
     #[test]
     fn a_report_is_one_line_that_a_json_reader_takes() {

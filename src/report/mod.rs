@@ -4,6 +4,7 @@ mod arena;
 pub(crate) mod at_exit;
 pub(crate) mod buffer;
 pub(crate) mod child;
+pub(crate) mod damage;
 pub(crate) mod fatal;
 pub(crate) mod fault;
 pub(crate) mod fd;
@@ -13,9 +14,11 @@ mod raw;
 pub(crate) mod record;
 pub(crate) mod repeats;
 mod scratch;
+#[allow(clippy::arithmetic_side_effects)] // ordinary code, as the naming child is
 mod share;
 pub(crate) mod sink;
 mod stack;
+#[allow(clippy::arithmetic_side_effects)] // as `share`
 pub(crate) mod text;
 mod turn;
 pub(crate) mod who;

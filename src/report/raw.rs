@@ -3,7 +3,9 @@
 use core::fmt::{self, Display, Write};
 
 use super::buffer::Buffer;
-use super::who::Quoted;
+use super::damage::{self, DamageWords};
+use super::json::Escaped;
+use crate::block::facts::BlockFacts;
 use crate::thread::names::Name;
 use crate::trace::capture;
 
@@ -14,7 +16,7 @@ const LINES: usize = 3;
 
 /// What is told of a fault whose names couldn't be found.
 pub(super) struct Raw<'a> {
-    pub damage: &'a dyn Display,
+    pub facts: &'a BlockFacts,
     /// Label, what comes before the frames, return addresses, whose stack it is.
     pub stacks: [(&'static str, &'static str, &'a [usize], Option<Name>); 3],
     pub full: bool,
@@ -23,13 +25,8 @@ pub(super) struct Raw<'a> {
 impl Raw<'_> {
     /// The rows, as text.
     pub(super) fn text(&self, out: &mut Buffer<'_>) -> fmt::Result {
-        let mut memory = [0u8; 256];
-        let mut damage = Buffer::new(&mut memory);
-        write!(damage, "{}", self.damage)?;
-        if !damage.bytes().is_empty() {
-            out.write_str("  damage     ")?;
-            out.push(damage.bytes());
-            out.write_str("\n")?;
+        for (i, part) in damage::parts(self.facts).enumerate() {
+            writeln!(out, "  {:9}  {part}", if i == 0 { "damage" } else { "" })?;
         }
         for (label, before, addresses, thread) in self.stacks {
             if addresses.is_empty() && before.is_empty() {
@@ -69,11 +66,16 @@ impl Raw<'_> {
 
     /// The end of a JSON object that was begun, with the same facts.
     pub(super) fn json(&self, out: &mut Buffer<'_>) -> fmt::Result {
-        write!(out, ",\"raw\":true,\"damage\":\"{}\"", self.damage)?;
+        out.write_str(",\"raw\":true,\"damage\":\"")?;
+        write!(Escaped(out), "{}", DamageWords(self.facts))?;
+        out.write_str("\",\"damaged\":")?;
+        damage::json(damage::parts(self.facts), out)?;
         for (label, before, addresses, thread) in self.stacks {
             write!(out, ",\"{label}\":{{\"note\":\"{before}\"")?;
             if let (Some(thread), false) = (thread, addresses.is_empty()) {
-                write!(out, ",\"thread\":\"{}\"", Quoted(&thread))?;
+                out.write_str(",\"thread\":\"")?;
+                write!(Escaped(out), "{thread}")?;
+                out.write_str("\"")?;
             }
             out.write_str(",\"frames\":[")?;
             for (i, address) in addresses.iter().enumerate() {
@@ -119,9 +121,9 @@ fn program(memory: &mut [u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
     use super::*;
+    use crate::block::facts::{Block, Found};
+    use crate::block::pattern::Damage;
 
     fn told(full: bool, json: bool) -> String {
         let here = told as *const () as usize + 4;
@@ -132,7 +134,24 @@ mod tests {
             ("freed", "", &[][..], thread),
             ("found", "at free", &many[..2], thread),
         ];
-        let raw = Raw { damage: &"1 byte at +24: 0x21 in the red zone", stacks, full };
+        let block = Block {
+            start: 64,
+            size: 24,
+            align: 8,
+            trace: 0,
+            thread: 0,
+            freed: false,
+            free: None,
+            inherited: false,
+        };
+        let (behind, before) = (Damage::of(&[(0, 0x21)]), Damage::of(&[(13, b'"'), (14, b'\\'), (15, b'a')]));
+        let facts = BlockFacts {
+            block: Some(block),
+            behind: Some(behind),
+            before: Some(before),
+            ..BlockFacts::of(Found::Free, 64)
+        };
+        let raw = Raw { facts: &facts, stacks, full };
         let mut memory = vec![0u8; 16 << 10];
         let mut out = Buffer::new(&mut memory);
         if json {
@@ -147,13 +166,15 @@ mod tests {
     fn a_raw_body_has_few_lines_and_a_place_for_each_stack() {
         let text = told(false, false);
         assert!(
-            text.starts_with("  damage     1 byte at +24: 0x21 in the red zone\n  allocated  "),
+            text.starts_with(
+                "  damage     1 byte at +24: 0x21 in the red zone\n             3 bytes from -3 to -1: "
+            ),
             "{text}"
         );
         assert!(text.contains("\n  found      at free ") && text.contains("0x"), "{text}");
         assert!(text.contains(&format!("  thread {}\n", Name::present())), "{text}");
         assert!(!text.contains("freed "), "an empty stack is left out: {text}");
-        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
         assert!(text.lines().all(|line| line.len() < 120), "{text}");
         assert!(told(true, false).lines().count() > 10);
     }
@@ -166,5 +187,7 @@ mod tests {
         assert_eq!((&value["raw"], &value["found"]["note"]), (&true.into(), &"at free".into()));
         assert_eq!(value["found"]["thread"], Name::present().to_string());
         assert_eq!((&value["allocated"]["thread"], &value["freed"]["thread"]), (&().into(), &().into()));
+        assert!(value["damage"].as_str().unwrap().contains("\"\"\\a\""), "{value}");
+        assert_eq!(value["damaged"][1]["bytes"], "225c61");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::damage::Part;
 use crate::config::Level;
 use crate::trace::frame::{Frame, Traceback};
 
@@ -22,6 +23,7 @@ pub(crate) struct Report {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Row {
     Text(&'static str, String),
+    Damage(Vec<Part>),
     Stack(Stack),
 }
 
@@ -55,6 +57,12 @@ impl Report {
     /// Adds a row of text.
     pub(crate) fn row(mut self, label: &'static str, text: impl Into<String>) -> Self {
         self.rows.push(Row::Text(label, text.into()));
+        self
+    }
+
+    /// Adds what was damaged.
+    pub(crate) fn damage(mut self, parts: Vec<Part>) -> Self {
+        self.rows.push(Row::Damage(parts));
         self
     }
 

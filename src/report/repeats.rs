@@ -12,11 +12,13 @@ use super::buffer::Buffer;
 /// Different faults that are told apart; what comes later is told each time.
 const PLACES: usize = 256;
 /// Bytes of a fault's name that are kept.
-const NAME: usize = 120;
+const NAME: usize = 240;
 
 struct Place {
     /// 0: free.
     key: AtomicU64,
+    /// The process that took it: a fork's child doesn't tell its parent's counts.
+    process: AtomicU32,
     count: AtomicU32,
     /// Length of the name; 0: not written yet.
     length: AtomicU8,
@@ -28,17 +30,18 @@ struct Place {
 unsafe impl Sync for Place {}
 
 /// The faults that were told.
-pub(super) struct Told([Place; PLACES]);
+pub(crate) struct Told([Place; PLACES]);
 
 /// Those of this process.
-pub(super) static TOLD: Told = Told::new();
+pub(crate) static TOLD: Told = Told::new();
 
 impl Told {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(
             [const {
                 Place {
                     key: AtomicU64::new(0),
+                    process: AtomicU32::new(0),
                     count: AtomicU32::new(0),
                     length: AtomicU8::new(0),
                     name: UnsafeCell::new([0; NAME]),
@@ -48,19 +51,17 @@ impl Told {
     }
 
     /// Notes a fault. Whether it is the first under this key, and so to be told; `name` is what its count is told with.
-    pub(super) fn first(&self, key: u64, name: &dyn Display) -> bool {
-        let key = key.max(1);
-        let start = usize::try_from(key).unwrap_or(0) % PLACES;
-        for place in self.0.iter().cycle().skip(start).take(PLACES) {
+    pub(crate) fn first(&self, key: u64, name: &dyn Display) -> bool {
+        let key = of_this_process(key);
+        for place in self.from(key) {
             let taken = match place.key.compare_exchange(0, key, AcqRel, Acquire) {
                 Ok(_) => {
-                    let mut length = 0;
                     // SAFETY: the exchange made the place ours, and nobody reads the name before the length is published.
                     let memory = unsafe { &mut *place.name.get() };
                     let mut text = Buffer::new(memory);
                     let _ = write!(text, "{name}"); // cut where it is too long
-                    length = length.max(text.bytes().len());
-                    place.length.store(u8::try_from(length).unwrap_or(0), Release);
+                    place.process.store(std::process::id(), Relaxed);
+                    place.length.store(u8::try_from(text.bytes().len()).unwrap_or(0), Release);
                     place.count.store(1, Release);
                     return true;
                 }
@@ -74,12 +75,28 @@ impl Told {
         true
     }
 
+    /// How often a fault was noted.
+    pub(crate) fn count(&self, key: u64) -> u32 {
+        let key = of_this_process(key);
+        self.from(key)
+            .map(|place| (place.key.load(Acquire), place))
+            .take_while(|(other, _)| *other != 0)
+            .find(|(other, _)| *other == key)
+            .map_or(0, |(_, place)| place.count.load(Acquire))
+    }
+
+    /// All places, those first where this key belongs.
+    fn from(&self, key: u64) -> impl Iterator<Item = &Place> {
+        let start = usize::try_from(key).unwrap_or(0) % PLACES;
+        self.0.iter().cycle().skip(start).take(PLACES)
+    }
+
     /// Calls `tell` with the name and the count of each fault that came more than once.
-    pub(super) fn each(&self, tell: &mut dyn FnMut(&str, u32)) {
+    pub(crate) fn each(&self, tell: &mut dyn FnMut(&str, u32)) {
         for place in &self.0 {
             let count = place.count.load(Acquire);
             let length = usize::from(place.length.load(Acquire));
-            if count < 2 || length == 0 {
+            if count < 2 || length == 0 || place.process.load(Relaxed) != std::process::id() {
                 continue;
             }
             // SAFETY: a length was published, so the name is written and stays.
@@ -95,6 +112,15 @@ impl Told {
             tell(name, count);
         }
     }
+}
+
+fn of_this_process(key: u64) -> u64 {
+    (key ^ u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1)
+}
+
+/// A key from a text, for [`Told::first`].
+pub(crate) fn key_of(text: &str) -> u64 {
+    key(text.bytes().map(u64::from))
 }
 
 /// A key from words, for [`Told::first`].
@@ -124,7 +150,9 @@ mod tests {
     fn a_fault_is_told_once_and_then_counted() {
         let told = Box::new(Told::new());
         let key = key([1, 2, 3]);
+        assert_eq!(told.count(key), 0);
         assert!(told.first(key, &"a fault of this test"));
+        assert_eq!(told.count(key), 1);
         assert_eq!(count(&told, "a fault of this test"), None, "once is no repetition");
         assert!(!told.first(key, &"not looked at"));
         assert!(!told.first(key, &"not looked at"));

@@ -1,4 +1,5 @@
-//! Room for a fatal report: too much for a small stack, and a heap is out of the question.
+//! Room for a fatal report, with a stack: the thread that is at fault may have little of its own left, and a heap is out of
+//! the question.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -8,6 +9,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 
+use super::stack::Stack;
 use crate::sys;
 use crate::trace::{Depth, RawStack, capture, intern};
 
@@ -63,6 +65,13 @@ impl Addresses {
 
 /// The room.
 pub(super) struct Scratch {
+    /// The report is made on it.
+    pub stack: Stack,
+    pub paper: Paper,
+}
+
+/// What is filled in on the way.
+pub(super) struct Paper {
     pub allocated: Addresses,
     pub freed: Addresses,
     pub found: Addresses,
@@ -70,8 +79,15 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    const EMPTY: Self =
-        Self { allocated: Addresses::NONE, freed: Addresses::NONE, found: Addresses::NONE, text: [0; TEXT] };
+    const EMPTY: Self = Self {
+        stack: Stack::NEW,
+        paper: Paper {
+            allocated: Addresses::NONE,
+            freed: Addresses::NONE,
+            found: Addresses::NONE,
+            text: [0; TEXT],
+        },
+    };
 }
 
 struct Room(UnsafeCell<Scratch>);
@@ -96,9 +112,9 @@ pub(super) fn lend() -> Option<Lent> {
         // bytes, are written before anybody reads them.
         unsafe {
             for part in [
-                &raw mut (*pages.as_ptr()).allocated,
-                &raw mut (*pages.as_ptr()).freed,
-                &raw mut (*pages.as_ptr()).found,
+                &raw mut (*pages.as_ptr()).paper.allocated,
+                &raw mut (*pages.as_ptr()).paper.freed,
+                &raw mut (*pages.as_ptr()).paper.found,
             ] {
                 (&raw mut (*part).depth).write(Depth::Exactly(0));
             }
@@ -108,9 +124,9 @@ pub(super) fn lend() -> Option<Lent> {
         (NonNull::from(&ROOM.0).cast::<Scratch>(), false)
     };
     let mut lent = Lent { room, mapped };
-    lent.allocated.clear();
-    lent.freed.clear();
-    lent.found.clear();
+    lent.paper.allocated.clear();
+    lent.paper.freed.clear();
+    lent.paper.found.clear();
     Some(lent)
 }
 
@@ -142,19 +158,17 @@ impl Drop for Lent {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
     fn two_at_once_have_rooms_of_their_own_and_find_them_empty() {
         let mut one = lend().unwrap();
         let mut two = lend().unwrap();
-        (one.found.n, one.text[0]) = (3, 7);
-        (two.found.n, two.text[0]) = (4, 8);
-        assert_eq!((one.found.get().len(), one.text[0]), (3, 7));
+        (one.paper.found.n, one.paper.text[0]) = (3, 7);
+        (two.paper.found.n, two.paper.text[0]) = (4, 8);
+        assert_eq!((one.paper.found.get().len(), one.paper.text[0]), (3, 7));
         drop((one, two));
         let (one, two) = (lend().unwrap(), lend().unwrap());
-        assert!(one.found.get().is_empty() && two.found.get().is_empty());
+        assert!(one.paper.found.get().is_empty() && two.paper.found.get().is_empty());
     }
 }

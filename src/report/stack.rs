@@ -1,47 +1,26 @@
 //! A stack for a fatal report: the thread that is at fault may have little of its own left (a signal handler's 8 KiB).
 
-use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Release},
-};
-
-use crate::sys;
 
 /// Enough for every frame of the report's in a build without optimisation; touched as used.
 const BYTES: usize = 128 << 10;
 
+/// Memory for a stack.
 #[repr(C, align(64))]
-struct Stack(UnsafeCell<[u8; BYTES]>);
+pub(super) struct Stack([u8; BYTES]);
 
-// SAFETY: used only by the thread that turned LENT on, and only as its stack.
-unsafe impl Sync for Stack {}
+impl Stack {
+    pub(super) const NEW: Self = Self([0; BYTES]);
 
-static STACK: Stack = Stack(UnsafeCell::new([0; BYTES]));
-static LENT: AtomicBool = AtomicBool::new(false);
-
-/// Runs `f` on a stack of our own: the process's, or mapped pages where another thread is on that. On the present one
-/// where there are none, on processors for which the switch isn't written, and where stacks are walked by `backtrace`, which
-/// doesn't find its way from ours to the thread's.
-pub(super) fn run(f: &mut dyn FnMut()) {
-    if cfg!(not(native)) {
-        return f();
-    }
-    if !LENT.swap(true, Acquire) {
-        // SAFETY: the swap lent the static to this thread alone, until it is given back below.
-        unsafe { run_on(STACK.0.get().cast(), f) };
-        LENT.store(false, Release);
-        return;
-    }
-    match sys::map(BYTES) {
-        // SAFETY: fresh pages of our own, used by nobody else, and given back when nothing runs on them.
-        Some(pages) => unsafe {
-            run_on(pages.as_ptr(), f);
-            sys::unmap(pages, BYTES);
-        },
-        None => f(),
+    /// Runs `f` on this stack; on the present one on processors for which the switch isn't written, and where stacks are
+    /// walked by `backtrace`, which doesn't find its way from ours to the thread's.
+    pub(super) fn run(&mut self, f: &mut dyn FnMut()) {
+        if cfg!(not(native)) {
+            return f();
+        }
+        // SAFETY: ours alone while it is borrowed.
+        unsafe { run_on(self.0.as_mut_ptr(), f) };
     }
 }
 
@@ -110,9 +89,10 @@ mod tests {
     #[test]
     fn a_function_runs_on_another_stack_and_comes_back() {
         let (before, mut inside, mut sum) = (here(), [0, 0], 0u64);
-        run(&mut || {
+        let (mut one, mut two) = (Box::new(Stack::NEW), Box::new(Stack::NEW));
+        one.run(&mut || {
             inside[0] = here();
-            run(&mut || inside[1] = here());
+            two.run(&mut || inside[1] = here());
             sum = (0..1000).sum();
         });
         assert_eq!(sum, 499_500);

@@ -67,12 +67,13 @@ pub(crate) fn body(report: &Report, style: Style) -> String {
         .iter()
         .filter_map(|row| match row {
             Row::Stack(stack) => Some((stack, shown(&stack.traceback, style.full))),
-            Row::Text(..) => None,
+            Row::Text(..) | Row::Damage(_) => None,
         })
         .collect();
     let wanted: Vec<usize> = stacks.iter().map(|(_, lines)| lines.len().max(1)).collect();
     let texts = report.rows.iter().map(|row| match row {
         Row::Text(_, text) => text.lines().count(),
+        Row::Damage(parts) => parts.len(),
         Row::Stack(_) => 0,
     });
     let words = 1 + texts.sum::<usize>() + report.help.len();
@@ -98,6 +99,11 @@ pub(crate) fn body(report: &Report, style: Style) -> String {
     for row in &report.rows {
         match row {
             Row::Text(label, text) => words_row(&mut out, label, text, style),
+            Row::Damage(parts) => {
+                for (i, part) in parts.iter().enumerate() {
+                    words_row(&mut out, if i == 0 { "damage" } else { "" }, &part.to_string(), style);
+                }
+            }
             Row::Stack(_) => {
                 if let Some(lines) = stacks.next() {
                     lines.write(&mut out, who, style);

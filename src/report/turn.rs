@@ -117,8 +117,6 @@ pub(super) fn sleep_ms(ms: i64) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::sync::Mutex;
 
     use super::*;

@@ -15,6 +15,16 @@ mod memory;
 pub(crate) use linux::*;
 pub(crate) use memory::{discard, map, our_bytes, unmap};
 
+/// Whether `address` lies in the program or in a library of it, as far as that is known.
+#[cfg(native)]
+pub(crate) fn in_module(address: usize) -> bool {
+    find_module(address).is_some()
+}
+#[cfg(not(native))]
+pub(crate) fn in_module(_address: usize) -> bool {
+    false
+}
+
 /// Runs `f` with every signal that can be blocked held back.
 pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
     let mut before = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();

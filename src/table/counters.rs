@@ -78,7 +78,7 @@ pub(crate) fn count(slot: &Slot, control: Control, bytes: i64, blocks: i64) {
     add(&set.blocks, blocks, false);
     add(&set.bytes, bytes, false);
     let ahead = set.bytes();
-    if ahead.wrapping_add(WINDOW) as u64 > 2 * WINDOW as u64 {
+    if ahead.wrapping_add(WINDOW) as u64 > (WINDOW as u64).wrapping_mul(2) {
         add(&set.bytes, ahead.wrapping_neg(), false);
         hand_on(control, ahead);
     }

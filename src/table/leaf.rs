@@ -205,7 +205,7 @@ impl Leaf {
             // The next lower page whose bit is set: in this word of bits, then chunk by chunk.
             let lower = bits & 1u64.wrapping_shl(page as u32 & 63).wrapping_sub(1);
             if lower != 0 {
-                page = page & !63 | (63 - lower.leading_zeros()) as usize;
+                page = page & !63 | 63u32.wrapping_sub(lower.leading_zeros()) as usize;
                 continue;
             }
             page = self.page_before(page & !63)?;
@@ -224,7 +224,7 @@ impl Leaf {
             }
             let bits = self.pages.get(word)?.load(Acquire);
             if bits != 0 {
-                return Some(word.wrapping_shl(6) | (63 - bits.leading_zeros()) as usize);
+                return Some(word.wrapping_shl(6) | 63u32.wrapping_sub(bits.leading_zeros()) as usize);
             }
         }
         None
@@ -254,7 +254,7 @@ pub(crate) fn nearest_at_or_below(address: usize) -> Option<(usize, Record)> {
             word = word.checked_sub(1)?;
             bits = TOP.get(word)?.load(Acquire);
         }
-        leaf_number = word.wrapping_shl(6) | (63 - bits.leading_zeros()) as usize;
+        leaf_number = word.wrapping_shl(6) | 63u32.wrapping_sub(bits.leading_zeros()) as usize;
         from = WORDS.wrapping_sub(1);
     }
 }

@@ -134,9 +134,14 @@ pub(crate) fn thread_of(start: usize) -> u32 {
     leaf::leaf(start).map_or(0, |l| l.thread(start))
 }
 
+/// Start and record of the nearest block that starts at or below `address`, near or far.
+pub(crate) fn nearest_record(address: usize) -> Option<(usize, Record)> {
+    leaf::nearest_at_or_below(address)
+}
+
 /// The nearest block that starts at or below `address`, near or far.
 pub(crate) fn nearest(address: usize) -> Option<Block> {
-    leaf::nearest_at_or_below(address).map(|(start, record)| describe(start, record))
+    nearest_record(address).map(|(start, record)| describe(start, record))
 }
 
 /// The block that holds `address`, live or quarantined; interior addresses are fine, and so is the start of an empty one.

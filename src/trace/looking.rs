@@ -40,7 +40,7 @@ impl Looking {
                 if seen & COUNT == LOST {
                     return None;
                 }
-                seen + 1
+                seen.wrapping_add(1)
             } else if seen & COUNT != 0 || !works() {
                 process | LOST
             } else {
@@ -55,7 +55,7 @@ impl Looking {
     fn end_in(&self, word: &AtomicU64) {
         // A child that was forked meanwhile by this very thread is at another count.
         let ours = |seen: u64| seen & !COUNT == self.process && !matches!(seen & COUNT, 0 | LOST);
-        let _ = word.fetch_update(AcqRel, Acquire, |seen| ours(seen).then(|| seen - 1));
+        let _ = word.fetch_update(AcqRel, Acquire, |seen| ours(seen).then(|| seen.wrapping_sub(1)));
     }
 }
 

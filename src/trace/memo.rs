@@ -225,7 +225,8 @@ impl Memo {
         let mut offsets = entry.offsets.as_ptr();
         if n.wrapping_add(pairs.wrapping_mul(2)) > entry.offsets.len() {
             let long = usize::from(entry.offsets[0]) & (LONG - 1);
-            if usize::from(self.owners[long]) != number.wrapping_add(1) {
+            let owner = self.owners.get(long).copied().unwrap_or(0);
+            if usize::from(owner) != number.wrapping_add(1) {
                 return false;
             }
             offsets = self.long(long);
@@ -354,7 +355,9 @@ impl Memo {
         if list > entry.offsets.len() {
             self.long_turn = self.long_turn.wrapping_add(1);
             let long = self.long_turn as usize & (LONG - 1);
-            self.owners[long] = number.wrapping_add(1) as u16;
+            if let Some(owner) = self.owners.get_mut(long) {
+                *owner = number.wrapping_add(1) as u16;
+            }
             entry.offsets[0] = long as u16;
             to = self.long(long);
         }

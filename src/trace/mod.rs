@@ -5,6 +5,7 @@ pub(crate) mod capture;
 #[cfg(not(native))]
 #[path = "capture_portable.rs"]
 pub(crate) mod capture;
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)] // ordinary code
 pub(crate) mod frame;
 pub(crate) mod generation;
 mod id;
@@ -18,6 +19,7 @@ pub(crate) mod memo;
 #[cfg(native)]
 pub(crate) mod modules;
 pub(crate) mod names;
+#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)] // ordinary code
 pub(crate) mod owner;
 pub(crate) mod resolve;
 #[cfg(native)]

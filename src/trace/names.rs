@@ -2,13 +2,6 @@
 //!
 //! Reads both manglings: stable compilers mix them, since the precompiled std is v0 and user crates are legacy. Runs inside
 //! an allocation: bytes in, a verdict out.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 
 mod legacy;
 mod v0;
@@ -114,11 +107,4 @@ fn number(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 mod tests;

@@ -110,12 +110,12 @@ impl Rule {
     /// Bytes from the base to the frame's address; the return address lies 8 below it.
     #[inline(always)]
     pub(crate) fn distance(self) -> usize {
-        (self.0 >> 3 & FIELD) as usize * 8
+        ((self.0 >> 3 & FIELD) as usize).wrapping_mul(8)
     }
     /// Bytes below the frame's address at which the caller's frame pointer is saved.
     #[inline(always)]
     pub(crate) fn saved(self) -> Option<usize> {
-        (self.0 >> 21 & 1 != 0).then_some((self.0 >> 22 & FIELD) as usize * 8)
+        (self.0 >> 21 & 1 != 0).then_some(((self.0 >> 22 & FIELD) as usize).wrapping_mul(8))
     }
     #[inline(always)]
     pub(crate) fn whose(self) -> Whose {

@@ -4,13 +4,6 @@
 //! Files are read by system calls, starts of functions are sorted into memory of our own, names are looked at on demand.
 //! Nobody waits: two threads may build the same index, one publishes it, the other gives its own back. Runs inside an
 //! allocation.
-#![deny(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 
 mod file;
 mod index;
@@ -112,11 +105,4 @@ fn add(head: *mut Index, module: &LoadedModule, is_it: impl Fn(&Index) -> bool) 
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 mod tests;

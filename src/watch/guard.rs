@@ -131,7 +131,7 @@ fn judge(
         help.push_str("; TRACEMALLOC=5 adds where it was allocated");
     }
     rows.push(Row::words("help", help));
-    Warning { kind: Kind::ResourceWarning, sentence: format!("{what} was dropped with {n} {unit}"), rows }
+    Warning::new(Kind::ResourceWarning, format!("{what} was dropped with {n} {unit}"), rows)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
 //!
 //! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
-//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `reporter` finds names and writes.
+//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
+//! or counted, by its site (`sites`); `reporter` finds names and writes.
 
 #[cfg(feature = "heap")]
 mod guard;
@@ -13,7 +14,11 @@ mod heap;
 #[cfg(feature = "heap")]
 mod reporter;
 #[cfg(feature = "heap")]
+mod sites;
+#[cfg(feature = "heap")]
 mod switch;
+#[cfg(feature = "heap")]
+mod verdict;
 #[cfg(feature = "heap")]
 mod warning;
 

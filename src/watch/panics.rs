@@ -263,11 +263,8 @@ fn words(facts: Facts) -> Warning {
         None => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
     }
     rows.push(Row::words("help", help));
-    Warning {
-        kind: Kind::TaskError,
-        sentence: format!("task {} panicked and nobody read it: {}", facts.id, facts.message),
-        rows,
-    }
+    let sentence = format!("task {} panicked and nobody read it: {}", facts.id, facts.message);
+    Warning::new(Kind::TaskError, sentence, rows)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use super::judge::{PollFacts, SlowCallback};
+use super::verdict::Case;
 use super::warning::{Kind, Row, Warning};
 use super::{clock, heap, reporter, switch, tokio as runtime};
 use crate::thread::Slot;
@@ -211,14 +212,17 @@ fn ended(
     }
     let mut rows = Vec::new();
     if let Some(made) = made {
-        rows.push(Row::words("watched", format!("{}:{}", made.file(), made.line())));
+        rows.push(Row::place("watched", made));
     }
     match spawned {
         Some(stack) => rows.push(Row::stack("spawned", stack)),
         None if case == 0 => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
         None => {}
     }
-    Warning { kind: Kind::SlowCallback, sentence, rows }
+    let case = if case == 0 { Case::Whole } else { Case::Ends(case) };
+    // With no limit people want to see each of them, as asyncio shows them.
+    let every = limit.is_zero();
+    Warning { every, ..Warning::new(Kind::SlowCallback, sentence, rows).of_case(case) }
 }
 
 #[cfg(test)]

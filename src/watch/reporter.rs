@@ -14,9 +14,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::heap;
-use super::warning::{Kind, Row, Warning};
-use crate::config::Level;
+use super::sites::Sites;
+use super::warning::{Row, Warning};
 use crate::report::record::{Report, Stack};
+use crate::report::repeats::TOLD;
 use crate::report::sink;
 use crate::trace::frame::Traceback;
 
@@ -26,6 +27,8 @@ pub(crate) type Job = Box<dyn FnOnce() -> Option<Warning> + Send>;
 struct Reporter {
     pid: u32,
     queue: Mutex<VecDeque<Job>>,
+    /// What was told; here, since a fork's child makes a reporter of its own and inherits no lock.
+    sites: Sites,
     /// Jobs that aren't done.
     open: AtomicUsize,
     bell: UnsafeCell<libc::sem_t>,
@@ -58,16 +61,23 @@ pub(crate) fn spawn_ours(name: &str, body: impl FnOnce() + Send + 'static) -> bo
     thread.is_ok()
 }
 
+/// The reporter of this process, if it was made.
+fn ours() -> Option<&'static Reporter> {
+    if_ours(CURRENT.load(Acquire))
+}
+
+fn if_ours(seen: *mut Reporter) -> Option<&'static Reporter> {
+    // SAFETY: null or published, and a published reporter is leaked, so it lives for ever.
+    unsafe { seen.as_ref() }.filter(|reporter| reporter.pid == std::process::id())
+}
+
 /// The reporter of this process, with its thread. Ordinary code.
 fn reporter() -> Option<&'static Reporter> {
-    let pid = std::process::id();
     let seen = CURRENT.load(Acquire);
-    // SAFETY: a published reporter is leaked, so it lives for ever.
-    if let Some(r) = unsafe { seen.as_ref() }
-        && r.pid == pid
-    {
-        return Some(r);
+    if let Some(reporter) = if_ours(seen) {
+        return Some(reporter);
     }
+    let pid = std::process::id();
     let _ours = heap::ours();
     let mut bell = MaybeUninit::<libc::sem_t>::zeroed();
     // SAFETY: initialises a semaphore for this process in a valid buffer; it isn't waited on before it has its last place.
@@ -75,6 +85,7 @@ fn reporter() -> Option<&'static Reporter> {
     let fresh = Box::into_raw(Box::new(Reporter {
         pid,
         queue: Mutex::new(VecDeque::new()),
+        sites: Sites::new(&TOLD),
         open: AtomicUsize::new(0),
         // SAFETY: all zeroes or initialised above: either is a valid value of the plain struct.
         bell: UnsafeCell::new(unsafe { bell.assume_init() }),
@@ -146,6 +157,14 @@ fn finish(job: Job) {
     }
 }
 
+/// The beginning of this case isn't told after all: neither will its end be.
+#[cfg(feature = "tokio")]
+pub(crate) fn untold(case: u64) {
+    if let Some(reporter) = ours() {
+        reporter.sites.untold(case);
+    }
+}
+
 /// Hands a job to the reporter's thread. Ordinary code.
 pub(crate) fn later(job: Job) {
     let _ours = heap::ours();
@@ -181,11 +200,7 @@ pub(crate) fn poke() {
 
 /// Waits until everything under way is written, for at most `limit`.
 pub(crate) fn flush(limit: Duration) {
-    // SAFETY: a published reporter lives for ever.
-    let Some(r) = (unsafe { CURRENT.load(Acquire).as_ref() }) else { return };
-    if r.pid != std::process::id() {
-        return;
-    }
+    let Some(r) = ours() else { return };
     #[cfg(feature = "tokio")]
     super::tokio::settle();
     let end = Instant::now() + limit;
@@ -202,17 +217,23 @@ pub(crate) fn flush(limit: Duration) {
     }
 }
 
-/// Writes one report.
+/// Writes one report, unless the same was told before.
 fn write(warning: &Warning) {
-    sink::deliver(&report(warning, &heap::traceback));
+    let name = || report(warning, &heap::traceback);
+    let told = match ours() {
+        Some(reporter) => reporter.sites.judge(warning, &name),
+        None => Some(name()),
+    };
+    if let Some(report) = told {
+        sink::deliver(&report);
+    }
 }
 
 /// The report that a warning makes once its stacks have names.
 fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
-    let level = if warning.kind == Kind::TaskError { Level::Error } else { Level::Warning };
-    let mut report = Report::new(warning.kind.name(), level, &*warning.sentence);
+    let mut report = Report::new(warning.kind.name(), warning.kind.level(), &*warning.sentence);
     let mut help = Vec::new();
-    for Row { label, words, stack, note } in &warning.rows {
+    for Row { label, words, stack, note, .. } in &warning.rows {
         let words = words.clone().unwrap_or_default();
         if *label == "help" {
             help.push(words);
@@ -237,6 +258,7 @@ fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
 
 #[cfg(test)]
 mod tests {
+    use super::super::warning::Kind;
     use super::*;
     use crate::report::text::{self, Style};
     use crate::trace::Depth;
@@ -255,14 +277,11 @@ mod tests {
         };
         let frames = vec![frame("std::thread::sleep", Owner::Plumbing), frame("app::f", Owner::User)];
         let name = move |_: &[usize]| Traceback::new(frames.clone(), 1, Depth::Exactly(1));
-        let w = Warning {
-            kind: Kind::SlowCallback,
-            sentence: "task 3 is stuck".into(),
-            rows: vec![
-                Row::words("help", "sleep less".into()),
-                Row::stack("stuck in", vec![1]).noted("thread w".into()),
-            ],
-        };
+        let rows = vec![
+            Row::words("help", "sleep less".into()),
+            Row::stack("stuck in", vec![1]).noted("thread w".into()),
+        ];
+        let w = Warning::new(Kind::SlowCallback, "task 3 is stuck".into(), rows);
         let report = report(&w, &name);
         assert_eq!(
             text::body(&report, Style::default()),

@@ -1,5 +1,8 @@
 //! A report of the runtime side as plain data: what happened, in one sentence, and rows of facts.
 
+use super::verdict::Case;
+use crate::config::Level;
+
 /// The field's own word for what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
@@ -19,6 +22,10 @@ impl Kind {
             Self::TaskError => "task-error",
         }
     }
+
+    pub(crate) fn level(self) -> Level {
+        if self == Self::TaskError { Level::Error } else { Level::Warning }
+    }
 }
 
 /// One fact: words, or a stack of return addresses (most recent first), or both.
@@ -29,11 +36,18 @@ pub(crate) struct Row {
     pub stack: Vec<usize>,
     /// Stands beside the stack's first line.
     pub note: Option<String>,
+    /// The words are a place in the program, by which a warning is known again; a stack always is.
+    pub is_place: bool,
 }
 
 impl Row {
     pub(crate) fn words(label: &'static str, words: String) -> Self {
         Self { label, words: Some(words), ..Self::default() }
+    }
+    #[cfg(feature = "tokio")]
+    pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
+        let words = format!("{}:{}", place.file(), place.line());
+        Self { is_place: true, ..Self::words(label, words) }
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }
@@ -50,4 +64,19 @@ pub(crate) struct Warning {
     pub kind: Kind,
     pub sentence: String,
     pub rows: Vec<Row>,
+    /// What it says of something that lasts.
+    pub case: Case,
+    /// Each was asked for: told however often it came.
+    pub every: bool,
+}
+
+impl Warning {
+    pub(crate) fn new(kind: Kind, sentence: String, rows: Vec<Row>) -> Self {
+        Self { kind, sentence, rows, case: Case::Whole, every: false }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn of_case(self, case: Case) -> Self {
+        Self { case, ..self }
+    }
 }

@@ -7,6 +7,8 @@ use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::hint::black_box;
 
 const SIZE: usize = 24;
+/// The exit status where the kernel lets nobody set system call filters.
+pub const NO_FILTERS: i32 = 77;
 
 /// The line with this mark in a comment.
 pub fn line_of(mark: &str) -> u32 {
@@ -29,6 +31,12 @@ fn make(size: usize, align: usize) -> *mut u8 {
 fn unmake(p: *mut u8, size: usize, align: usize) {
     unsafe { dealloc(black_box(p), layout(size, align)) }; // mark: freed
     black_box(());
+}
+
+#[inline(never)]
+fn regrow(p: *mut u8, old: usize, new: usize) -> *mut u8 {
+    let q = unsafe { realloc(black_box(p), layout(old, 8), new) }; // mark: moved
+    black_box(q)
 }
 
 /// Writes one byte.
@@ -66,11 +74,33 @@ pub fn commit(fault: &str) {
             poke(p, 24);
             unmake(p, SIZE, 8);
         }
-        "over realloc" => unsafe {
+        "over realloc" => {
             let p = make(SIZE, 8);
             poke(p, 24);
-            black_box(realloc(p, layout(SIZE, 8), 100));
-        },
+            regrow(p, SIZE, 100);
+        }
+        "over shrink" => {
+            let p = make(SIZE, 8);
+            poke(p, 24);
+            regrow(p, SIZE, 8);
+        }
+        "over text" => {
+            let p = make(SIZE, 8);
+            unsafe { p.add(SIZE + 2).copy_from_nonoverlapping(c"quux".as_ptr().cast(), 5) };
+            unmake(p, SIZE, 8);
+        }
+        "over, unwinding" => {
+            struct Owner(*mut u8);
+            impl Drop for Owner {
+                fn drop(&mut self) {
+                    unmake(self.0, SIZE, 8);
+                }
+            }
+            std::panic::set_hook(Box::new(|_| {}));
+            let owner = Owner(make(SIZE, 8));
+            poke(owner.0, 24);
+            panic!("with damage behind it");
+        }
         "over kept" => poke(make(SIZE, 8), 24),
         "over far" => {
             let p = make(SIZE, 8);
@@ -109,7 +139,10 @@ pub fn commit(fault: &str) {
                 unmake(p as *mut u8, SIZE, 8);
             });
         }
-        "double, threads" => {
+        "double, threads" | "double, threads, the naming child crashes" => {
+            if fault != "double, threads" {
+                break_naming(libc::SECCOMP_RET_KILL_PROCESS, 0);
+            }
             let p = made_by_a_thread();
             on("first", move || unmake(p as *mut u8, SIZE, 8));
             on("second \"of\" 2", move || unmake(p as *mut u8, SIZE, 8));
@@ -143,6 +176,22 @@ pub fn commit(fault: &str) {
             unmake(last as *mut u8, SIZE, 8);
         }
         "check" => check(),
+        "check every size" => check_every_size(),
+        "check after free" => check_after_free(),
+        "fills" => fills(),
+        "too large" => {
+            for size in [isize::MAX as usize - 7, isize::MAX as usize - 63, isize::MAX as usize / 2] {
+                assert!(black_box(unsafe { alloc(layout(size, 8)) }).is_null());
+            }
+        }
+        "stack overflow" => {
+            #[inline(never)]
+            fn down(n: u64) -> u64 {
+                let here = black_box([n; 64]);
+                if n == 0 { 0 } else { down(n + 1) + here[7] }
+            }
+            black_box(down(1));
+        }
         "check off" => {
             let told = birthmark::check_heap().unwrap_err();
             assert!(matches!(told[..], [birthmark::HeapError::NotChecking]), "{told:?}");
@@ -162,16 +211,42 @@ pub fn commit(fault: &str) {
                 drop(black_box(vec![0u8; 100]));
             }
         }
+        "write after realloc" => {
+            let p = make(SIZE, 8);
+            regrow(p, SIZE, 100);
+            poke(p, 3);
+            std::process::exit(0);
+        }
         "double" => double(),
-        "realloc after free" => unsafe {
+        "double, the naming child crashes" => {
+            break_naming(libc::SECCOMP_RET_KILL_PROCESS, 0);
+            double();
+        }
+        "double, the naming child hangs" => {
+            break_naming(libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+            double();
+        }
+        "double after its quarantine" => {
             let p = make(SIZE, 8);
             unmake(p, SIZE, 8);
-            black_box(realloc(p, layout(SIZE, 8), 100));
-        },
-        "inside" => {
-            let p = make(SIZE, 8);
-            unmake(p.wrapping_add(8), SIZE - 8, 8);
+            for _ in 0..10_000 {
+                drop(black_box(vec![0u8; 1000]));
+            }
+            unmake(p, SIZE, 8);
         }
+        "realloc after free" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            regrow(p, SIZE, 100);
+        }
+        "inside freed" => {
+            let p = make(SIZE, 8);
+            unmake(p, SIZE, 8);
+            unmake(p.wrapping_add(8), SIZE, 8);
+        }
+        "c's" => unmake(unsafe { libc::malloc(SIZE) }.cast(), SIZE, 8),
+        "null" => unmake(std::ptr::null_mut(), SIZE, 8),
+        "no address" => unmake(0x1234_5678_9abc_def0 as *mut u8, SIZE, 8),
         "stack" => unmake((&raw mut *black_box(&mut [0u64; 8])).cast(), SIZE, 8),
         "static" => {
             static PLACE: u64 = 1;
@@ -187,8 +262,20 @@ pub fn commit(fault: &str) {
             unmake(slot.cast(), SIZE, 8);
             unmake(unsafe { slot.read_volatile() }, SIZE, 8);
         }
-        "layout realloc" => unsafe {
-            black_box(realloc(make(SIZE, 8), layout(25, 8), 100));
+        "layout realloc" => {
+            regrow(make(SIZE, 8), 25, 100);
+        }
+        "layout realloc align" => unsafe {
+            black_box(realloc(make(SIZE, 8), layout(SIZE, 4), 100));
+        },
+        "box of another type" => unsafe {
+            let bytes: Box<[u8]> = vec![1u8; 4].into_boxed_slice();
+            drop(Box::from_raw(black_box(Box::into_raw(bytes).cast::<u32>())));
+        },
+        "shortened string" => unsafe {
+            let text = std::ffi::CString::new("longer").unwrap().into_raw();
+            text.add(2).write_volatile(0);
+            drop(std::ffi::CString::from_raw(black_box(text)));
         },
         "swapped length and capacity" => unsafe {
             let mut v: Vec<u8> = Vec::with_capacity(SIZE);
@@ -205,6 +292,7 @@ pub fn commit(fault: &str) {
         }
         "two threads" => two_threads(),
         "race" => race(),
+        "race 1000 times" => (0..1000).for_each(|_| race()),
         "main returns meanwhile" => {
             let (tell, told) = std::sync::mpsc::channel();
             std::thread::spawn(move || {
@@ -275,6 +363,7 @@ pub fn commit(fault: &str) {
                 std::process::abort();
             });
         }
+        "forked with damage" => forked_with_damage(),
         "double, standard error closed" => {
             unsafe { libc::close(2) };
             double();
@@ -302,6 +391,17 @@ pub fn commit(fault: &str) {
             poke(p, size as isize);
             unmake(p, size, align);
         }
+        _ if words[0] == "under" => {
+            let (size, align) = (number(1), number(2));
+            let p = make(size, align);
+            poke(p, -1);
+            unmake(p, size, align);
+        }
+        // So many bytes from the block's start.
+        _ if words[0] == "beside" => {
+            let p = make(SIZE, 8);
+            unmake(p.wrapping_offset(words[1].parse().unwrap()), SIZE, 8);
+        }
         _ if words[0] == "layout" => unmake(make(SIZE, 8), number(1), number(2)),
         _ => panic!("no such fault: {fault}"),
     }
@@ -319,6 +419,32 @@ fn in_a_child(f: impl FnOnce()) {
         assert_eq!(libc::waitpid(child, &mut status, 0), child);
         assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT);
         libc::abort();
+    }
+}
+
+/// A filter for this thread and the processes that it makes: what asks to die with its parent, as the naming child does
+/// and nobody else here, dies (or waits for an answer that never comes) instead.
+fn break_naming(action: u32, flags: libc::c_ulong) {
+    let word = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
+    let (number, first_argument) = (0, 16);
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        step(word, number, 0, 0),
+        step(equal, libc::SYS_prctl as u32, 0, 3),
+        step(word, first_argument, 0, 0),
+        step(equal, libc::PR_SET_PDEATHSIG as u32, 0, 1),
+        step(answer, action, 0, 0),
+        step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let set = libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter);
+        if set < 0 {
+            std::process::exit(NO_FILTERS);
+        }
     }
 }
 
@@ -340,6 +466,81 @@ fn check() {
     unsafe { p.add(24).write(was) };
     assert!(birthmark::check_heap().is_ok());
     unmake(p, SIZE, 8);
+}
+
+fn check_every_size() {
+    for size in (1..=64).chain(4095..=4097) {
+        for align in [1, 2, 4, 8, 16] {
+            let p = make(size, align);
+            for (at, kind) in [(size as isize, "heap-buffer-overflow"), (-1, "heap-buffer-underflow")] {
+                let was = unsafe { p.offset(at).read() };
+                poke(p, at);
+                let told = birthmark::check_heap().unwrap_err();
+                let [birthmark::HeapError::Damaged(damaged)] = &told[..] else { panic!("{told:?}") };
+                assert_eq!((damaged.kind(), damaged.size()), (kind, size), "{size} {align}");
+                unsafe { p.offset(at).write(was) };
+            }
+            unmake(p, size, align);
+        }
+    }
+}
+
+fn check_after_free() {
+    let p = make(SIZE, 8);
+    unmake(p, SIZE, 8);
+    let was = unsafe { p.add(5).read_volatile() };
+    poke(p, 5);
+    let told = birthmark::check_heap().unwrap_err();
+    let [birthmark::HeapError::Damaged(damaged)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((damaged.kind(), damaged.address()), ("use-after-free", p as usize));
+    let text = told[0].to_string();
+    assert!(text.contains("1 byte at +5: 0x21 in the freed block"), "{text}");
+    assert!(text.contains("  freed      "), "{text}");
+    unsafe { p.add(5).write_volatile(was) };
+}
+
+/// New bytes have a fill of their own, zeroes where zeroes were asked for, and what was there stays.
+fn fills() {
+    let p = make(SIZE, 8);
+    let fresh = unsafe { p.read_volatile() };
+    assert!(fresh != 0 && (0..SIZE).all(|i| unsafe { p.add(i).read_volatile() } == fresh));
+    (0..SIZE).for_each(|i| unsafe { p.add(i).write_volatile(i as u8) });
+    let q = regrow(p, SIZE, 3000);
+    assert!((0..SIZE).all(|i| unsafe { q.add(i).read_volatile() } == i as u8));
+    assert!((SIZE..3000).all(|i| unsafe { q.add(i).read_volatile() } == fresh));
+    unmake(q, 3000, 8);
+    let freed = unsafe { q.read_volatile() };
+    assert!(freed != 0 && freed != fresh && (0..3000).all(|i| unsafe { q.add(i).read_volatile() } == freed));
+    for size in [1, 24, 3000, 200_000, 4 << 20] {
+        let dirty = make(size, 8);
+        unsafe { dirty.write_bytes(1, size) };
+        unmake(dirty, size, 8);
+        let zeroed = black_box(unsafe { std::alloc::alloc_zeroed(layout(size, 8)) });
+        assert!((0..size).all(|i| unsafe { zeroed.add(i).read() } == 0));
+        unmake(zeroed, size, 8);
+    }
+}
+
+/// A child frees what its parent damaged, damages a block of its own and frees it, and leaves another damaged block of its
+/// parent's alone.
+fn forked_with_damage() {
+    let (freed, kept) = (make(SIZE, 8), make(SIZE + 1, 8));
+    poke(freed, 24);
+    poke(kept, 25);
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            unmake(freed, SIZE, 8);
+            let own = make(SIZE + 2, 8);
+            poke(own, 26);
+            unmake(own, SIZE + 2, 8);
+            std::process::exit(0);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        assert_eq!(status, 0);
+        libc::_exit(0); // the parent's own damage is another test's
+    }
 }
 
 fn two_threads() {

@@ -189,6 +189,24 @@ impl Random {
     }
 }
 
+/// Allocates and frees at the end of `depth` calls.
+#[inline(never)]
+pub fn churn(random: &mut Random, kept: &mut Vec<Vec<u8>>, depth: usize) {
+    if depth > 0 {
+        churn(random, kept, depth - 1);
+        std::hint::black_box(depth);
+        return;
+    }
+    if kept.len() > 50 {
+        kept.swap_remove(random.below(50));
+    }
+    let mut block = vec![0u8; 1 + random.below(3000)];
+    if random.below(4) == 0 {
+        block.resize(block.len() + 1 + random.below(200_000), 1);
+    }
+    kept.push(block);
+}
+
 /// A directory of this test's own, below the target directory.
 pub fn scratch(name: &str) -> std::path::PathBuf {
     let dir =

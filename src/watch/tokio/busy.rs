@@ -243,7 +243,7 @@ fn words(
         "an `unconstrained` task can't be timed from outside; `.watched()` times it exactly"
     };
     rows.push(Row::words("help", why.into()));
-    Warning { kind: Kind::WorkerBusy, sentence, rows }
+    Warning::new(Kind::WorkerBusy, sentence, rows)
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Slow callbacks in words: names are found and the last judgement made on the reporter's thread.
 
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::heap::{self, Named};
 use super::super::reporter;
 use super::super::stuck::{Stuck, call_name};
+use super::super::verdict::Case;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
 use super::{words_of_bytes, words_of_time};
@@ -29,8 +28,6 @@ pub(crate) struct StuckPoll {
     pub spawned: Option<Vec<usize>>,
     pub thread: String,
     pub stuck: Stuck,
-    /// Set once it is written.
-    pub written: Arc<AtomicBool>,
 }
 
 /// What a poll is called before names are known.
@@ -43,14 +40,13 @@ pub(crate) fn stuck(poll: StuckPoll) {
     reporter::later(Box::new(move || {
         let names = heap::names(&poll.stuck.stack);
         let (holds, inside) = context::holds(&names, poll.stuck.complete);
-        if poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown) {
+        let nobody_waits = poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown)
+            // Inlined without debug information, a `block_in_place` leaves no name: its worker goes on elsewhere.
+            || holds == Holds::Worker && poll.still == Some(false);
+        if nobody_waits {
+            reporter::untold(poll.number);
             return None;
         }
-        // Inlined without debug information, a `block_in_place` leaves no name: its worker goes on elsewhere.
-        if holds == Holds::Worker && poll.still == Some(false) {
-            return None;
-        }
-        poll.written.store(true, Relaxed);
         Some(stuck_words(&poll, names.get(..inside).unwrap_or(&names)))
     }));
 }
@@ -85,7 +81,7 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
         ),
     ];
     if let Some(Some(made)) = poll.wrapped {
-        rows.push(Row::words("watched", format!("{}:{}", made.file(), made.line())));
+        rows.push(Row::place("watched", made));
     }
     let mut help = "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string();
     match &poll.spawned {
@@ -94,21 +90,12 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
         None => {}
     }
     rows.push(Row::words("help", help));
-    Warning { kind: Kind::SlowCallback, sentence, rows }
+    Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::Begins(poll.number))
 }
 
 /// Tells that a poll that was told while stuck is over, or that its proof is.
-pub(crate) fn over(
-    number: u64,
-    who: String,
-    written: Arc<AtomicBool>,
-    exact: bool,
-    took: Duration,
-    limit: Duration,
-) {
-    reporter::later(Box::new(move || {
-        written.load(Relaxed).then(|| over_words(number, &who, exact, took, limit))
-    }));
+pub(crate) fn over(number: u64, who: &str, exact: bool, took: Duration, limit: Duration) {
+    reporter::tell(over_words(number, who, exact, took, limit));
 }
 
 fn over_words(number: u64, who: &str, exact: bool, took: Duration, limit: Duration) -> Warning {
@@ -118,7 +105,7 @@ fn over_words(number: u64, who: &str, exact: bool, took: Duration, limit: Durati
     } else {
         format!("the poll of {who} took at least {took}, limit {limit} (#{number})")
     };
-    Warning { kind: Kind::SlowCallback, sentence, rows: Vec::new() }
+    Warning::new(Kind::SlowCallback, sentence, Vec::new()).of_case(Case::Ends(number))
 }
 
 #[cfg(test)]
@@ -139,7 +126,6 @@ mod tests {
             spawned: None,
             thread: "thread w".into(),
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
-            written: Arc::default(),
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
         let w = stuck_words(&poll, &inside);

@@ -4,9 +4,8 @@
 //! It blocks all signals, holds no lock over a fork (a child makes its own when next needed) and doesn't delay exit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicUsize,
+    AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::time::{Duration, Instant};
@@ -96,14 +95,12 @@ struct Watched {
 
 struct Case {
     number: u64,
-    /// Whether the report was written: names may have shown that nobody waits.
-    written: Arc<AtomicBool>,
     who: String,
 }
 
 impl Case {
     fn over(self, exact: bool, took: Duration, limit: Duration) {
-        say::over(self.number, self.who, self.written, exact, took, limit);
+        say::over(self.number, &self.who, exact, took, limit);
         OPEN.fetch_sub(1, AcqRel);
     }
 }
@@ -293,10 +290,9 @@ fn judge_proof(
     }
     watched.track.told();
     let number = next_case();
-    let written = Arc::new(AtomicBool::new(false));
     let who = say::who(proof.id);
     OPEN.fetch_add(1, AcqRel);
-    watched.case = Some(Case { number, written: Arc::clone(&written), who });
+    watched.case = Some(Case { number, who });
     say::stuck(say::StuckPoll {
         number,
         id: proof.id,
@@ -310,7 +306,6 @@ fn judge_proof(
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
         stuck,
-        written,
     });
 }
 
@@ -360,7 +355,6 @@ fn judge_wrapped(
         spawned: spawned(id, &stuck, info.stack, current.waker),
         thread: cpu::name(info.tid),
         stuck,
-        written: Arc::new(AtomicBool::new(false)),
     });
 }
 
