@@ -20,7 +20,7 @@ use crate::thread;
 #[cfg(native)]
 use crate::trace;
 use crate::trace::capture::{Start, capture};
-use crate::trace::generation::{self, control};
+use crate::trace::generation::{self, Control, control};
 
 /// 0: nobody began; 1: somebody sets things up; 2: done.
 static STAGE: AtomicU32 = AtomicU32::new(0);
@@ -134,60 +134,104 @@ entry! {
 
 hook! {
 unsafe fn on_made(base: *mut u8, size: usize, align: usize, zeroed: usize; start) -> *mut u8 {
-    let mode = mode();
+    // Three functions, each with what it needs: the debug heap alone keeps no registers for a capture.
+    let control = control();
+    // SAFETY: the same call.
+    unsafe {
+        if mode() & HEAP == 0 {
+            made_with::<false, true>(base, size, align, zeroed, start, control)
+        } else if control.on() {
+            made_with::<true, true>(base, size, align, zeroed, start, control)
+        } else {
+            made_with::<true, false>(base, size, align, zeroed, start, control)
+        }
+    }
+}
+}
+
+/// # Safety
+/// As [`made`]; `HEAP` says whether the debug heap is on, `TRACE` whether it may be traced.
+#[inline(never)]
+unsafe fn made_with<const HEAP: bool, const TRACE: bool>(
+    base: *mut u8,
+    size: usize,
+    align: usize,
+    zeroed: usize,
+    start: Start,
+    control: Control,
+) -> *mut u8 {
     let line = line();
     let slot = thread::slot(line);
     counters::add(&slot.allocated, size as i64, slot.shared);
-    let user = if mode & HEAP != 0 {
-        // SAFETY: the shell asked for exactly this with `outer`.
-        unsafe { heap::dress(base, size, align, zeroed != 0) }
-    } else {
-        base
-    };
-    let control = control();
+    // SAFETY: the shell asked for exactly this with `outer`.
+    let user = if HEAP { unsafe { heap::dress(base, size, align, zeroed != 0) } } else { base };
     // With tracing stopped, blocks that were traced give their records back when they are freed; new ones need none.
-    if mode & HEAP != 0 || mode & TRACE != 0 && control.on() {
+    if HEAP || mode() & mode::TRACE != 0 && control.on() {
         // SAFETY: the registers are those of our entry's caller, on this thread.
-        let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
-        let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
+        let trace = if TRACE { unsafe { capture(line, slot, control, start) } } else { 0 };
+        let fork = if HEAP { fork::number() } else { 0 };
         let record = Record::live(user as usize, size, align, trace, fork);
         if table::put(user as usize, size, record, slot.number) && trace != 0 {
             counters::count(slot, control, size as i64, 1);
         }
     }
     #[cfg(feature = "tokio")]
-    if mode & WATCH != 0 && line.armed.get() == size.wrapping_add(1) {
+    if mode() & WATCH != 0 && line.armed.get() == size.wrapping_add(1) {
         crate::watch::panics::on_alloc(line, user, size, align);
     }
     let _ = WATCH;
     user
 }
-}
 
 hook! {
 unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start) -> *mut u8 {
+    let control = control();
     let mode = mode();
     #[cfg(feature = "tokio")]
     if mode & WATCH != 0 {
         crate::watch::panics::on_free(user);
     }
-    let line = line();
-    let slot = thread::slot(line);
-    let control = control();
-    if mode & HEAP != 0 {
-        let call = Call { line, slot, control, start, inner: inner as u16 };
-        // SAFETY: the program frees the block with this layout.
-        unsafe { heap::freed(&call, user, size, align) };
-        return core::ptr::null_mut();
+    if mode & HEAP == 0 {
+        return if mode & TRACE != 0 { freed_plain(user, control) } else { user };
     }
-    if mode & TRACE != 0
-        && let Some((record, size)) = table::take(user as usize)
+    // SAFETY: the program frees the block with this layout.
+    unsafe {
+        if control.on() {
+            freed_guarded::<true>(user, size, align, inner, start, control)
+        } else {
+            freed_guarded::<false>(user, size, align, inner, start, control)
+        }
+    }
+}
+}
+
+#[inline(never)]
+fn freed_plain(user: *mut u8, control: Control) -> *mut u8 {
+    if let Some((record, size)) = table::take(user as usize)
         && control.holds(record.trace())
     {
-        counters::count(slot, control, (size as i64).wrapping_neg(), -1);
+        let line = line();
+        counters::count(thread::slot(line), control, (size as i64).wrapping_neg(), -1);
     }
     user
 }
+
+/// # Safety
+/// As [`freed`], under the debug heap; `TRACE` says whether tracing is on.
+#[inline(never)]
+unsafe fn freed_guarded<const TRACE: bool>(
+    user: *mut u8,
+    size: usize,
+    align: usize,
+    inner: usize,
+    start: Start,
+    control: Control,
+) -> *mut u8 {
+    let line = line();
+    let call = Call { line, slot: thread::slot(line), control, start, inner: inner as u16 };
+    // SAFETY: the caller's.
+    unsafe { heap::freed::<TRACE>(&call, user, size, align) };
+    core::ptr::null_mut()
 }
 
 hook! {

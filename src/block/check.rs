@@ -62,9 +62,10 @@ fn look(start: usize, found: Found, told: &mut dyn FnMut(Fault)) {
         match word.compare_exchange(now.0, next.0, AcqRel, Acquire) {
             Ok(_) => {
                 if now.state() == State::HeldFreed {
-                    let entry = Entry { address: start, inner: now.trace() as u8, freed_by: 0, thread: 0 };
+                    let inner = now.trace() as u8;
+                    let entry = Entry { address: start, inner, freed_by: 0, thread: 0, size, align };
                     // SAFETY: the thread that freed it left it to us, and its record is gone.
-                    unsafe { quarantine::release(entry, size, align) };
+                    unsafe { quarantine::release(entry) };
                 }
                 break;
             }

@@ -4,7 +4,6 @@
 //! the same block one finds it freed. Runs inside an allocation.
 
 #[cfg(target_arch = "x86_64")]
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use super::facts::{Block, BlockFacts, Found, Memory};
@@ -236,7 +235,7 @@ impl Call<'_> {
     #[inline(always)]
     fn trace(&self) -> u32 {
         // SAFETY: a `Call` is made by the hook from its own thread's line, slot and registers.
-        if self.control.on() { unsafe { capture(self.line, self.slot, self.control, self.start) } } else { 0 }
+        unsafe { capture(self.line, self.slot, self.control, self.start) }
     }
 }
 
@@ -245,8 +244,11 @@ impl Call<'_> {
 /// # Safety
 /// The program frees `user` with this layout; whether it may is checked here.
 #[inline(always)]
-pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
+pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, size: usize, align: usize) {
     let address = user as usize;
+    // Both zones and the word may lie far off in memory, and nothing is read past a compare-and-swap before it is done.
+    prefetch(address.wrapping_sub(layout::ZONE));
+    prefetch(address.wrapping_add(size));
     let shape = Record::live(address, size, align, 0, 0).0;
     let mut record = Record::ABSENT;
     let mut word = None;
@@ -269,7 +271,7 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
             Claim::Unknown => {
                 // Its record had no room: nothing is known of it, so it goes back unchecked.
                 // SAFETY: the program frees a block of ours that was made with this layout.
-                return unsafe { quarantine::release(entry(call, address, 0), size, align) };
+                return unsafe { quarantine::release(entry(call, address, 0, size, align)) };
             }
         }
     }
@@ -284,17 +286,16 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
         }
         fill(user, size, Pattern::Freed);
     }
-    if call.control.holds(record.trace()) {
+    if TRACE && call.control.holds(record.trace()) {
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
     }
-    let charge = quarantine::charge(size, align);
     let line = call.line;
     let busy = line.busy.get();
     if busy == 0 {
-        let trace = call.trace();
+        let trace = if TRACE { call.trace() } else { 0 };
         line.busy.set(1);
         // SAFETY: the slot is this thread's and `busy` says that no push of it is under way; the block is as asked for.
-        let kept = unsafe { quarantine::push(call.slot, entry(call, address, trace), charge) };
+        let kept = unsafe { quarantine::push(call.slot, entry(call, address, trace, size, align)) };
         line.busy.set(0);
         if kept {
             return;
@@ -307,8 +308,8 @@ pub(crate) unsafe fn freed(call: &Call<'_>, user: *mut u8, size: usize, align: u
 }
 
 #[inline(always)]
-fn entry(call: &Call<'_>, address: usize, freed_by: u32) -> Entry {
-    Entry { address, inner: call.number(), freed_by, thread: call.slot.number }
+fn entry(call: &Call<'_>, address: usize, freed_by: u32, size: usize, align: usize) -> Entry {
+    Entry { address, inner: call.number(), freed_by, thread: call.slot.number, size, align }
 }
 
 /// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
@@ -329,11 +330,14 @@ fn leave(address: usize, inner: u8) {
                 table::forget_size(address, record); // not before: a sweeper that held it now would read a wrong size
                 // SAFETY: the block is freed, and its word is gone by our swap: nobody else has it.
                 return unsafe {
-                    quarantine::release(
-                        Entry { address, inner, freed_by: 0, thread: 0 },
+                    quarantine::release(Entry {
+                        address,
+                        inner,
+                        freed_by: 0,
+                        thread: 0,
                         size,
-                        record.align(),
-                    )
+                        align: record.align(),
+                    })
                 };
             }
             Ok(_) => return,
@@ -391,56 +395,60 @@ unsafe fn tell_damage(call: &Call<'_>, record: Record, address: usize) {
     }
 }
 
-/// Fetches what [`evict`] will read of a block.
 #[inline(always)]
-pub(crate) fn fetch(address: usize) {
+fn prefetch(address: usize) {
     #[cfg(target_arch = "x86_64")]
-    if address != 0
-        && let Some(leaf) = leaf::leaf(address)
-    {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let word = leaf.word(address);
-        // SAFETY: prefetches of any address are harmless.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>((word as *const AtomicU64).cast()) };
-        for i in 0..6usize {
-            // SAFETY: as above.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(
-                    (address.wrapping_sub(16) as *const i8).wrapping_add(i.wrapping_mul(64)),
-                )
-            };
-        }
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address as *const i8);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
 }
 
-/// A block leaves the quarantine: verified, its record taken, given back. What it counted against the bound.
+/// Asks memory for what [`evict`] will read first: the word, and both ends of the block.
+#[inline(always)]
+pub(crate) fn fetch(entry: &Entry) {
+    if let Some(leaf) = leaf::leaf(entry.address) {
+        prefetch(leaf.word(entry.address).as_ptr() as usize);
+    }
+    prefetch(entry.address.wrapping_sub(layout::ZONE));
+    prefetch(entry.address.wrapping_add(entry.size));
+}
+
+/// Asks memory for what lies between.
+#[inline(always)]
+pub(crate) fn fetch_inside(entry: &Entry) {
+    for i in 0..5usize {
+        prefetch(entry.address.wrapping_add(48).wrapping_add(i.wrapping_mul(64)));
+    }
+}
+
+/// A block leaves the quarantine: verified, its record taken, given back.
 ///
 /// # Safety
 /// The caller claimed the entry: nobody else takes this block out.
 #[inline(always)]
-pub(crate) unsafe fn evict(entry: Entry) -> usize {
-    let Some(leaf) = leaf::leaf(entry.address) else { return 0 };
+pub(crate) unsafe fn evict(entry: Entry) {
+    let Some(leaf) = leaf::leaf(entry.address) else { return };
     let word = leaf.word(entry.address);
+    let (user, size, align) = (entry.address as *mut u8, entry.size, entry.align);
+    // SAFETY: a quarantined block is memory of the inner allocator that we haven't given back, of the size that its record
+    // had when it was freed, and still has.
+    let intact = unsafe { fill_intact(user, size) & zones_intact(user, size, align) };
     let record = Record(word.load(Acquire));
-    let (size, align) = (table::size_of_block(entry.address, record), record.align());
-    let user = entry.address as *mut u8;
-    // SAFETY: a quarantined block is memory of the inner allocator that we haven't given back.
-    if !unsafe { fill_intact(user, size) & zones_intact(user, size, align) } {
+    if !intact {
         tell_late(entry, record, size, align);
     }
-    let charge = quarantine::charge(size, align);
     if record.state() == State::Quarantined
         && size < HUGE
         && word.compare_exchange(record.0, 0, AcqRel, Acquire).is_ok()
     {
         // SAFETY: the record is gone by our swap, and the entry was ours.
-        unsafe { quarantine::release(entry, size, align) };
+        unsafe { quarantine::release(entry) };
     } else {
         leave(entry.address, entry.inner);
     }
-    charge
 }
 
 #[cold]

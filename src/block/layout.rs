@@ -44,10 +44,16 @@ pub(crate) fn plain(layout: Layout) -> Layout {
 }
 
 /// What is asked of the inner allocator under the debug heap; nothing where it is more than a layout can say.
+/// `size` and `align` are a layout's.
 #[inline(always)]
 pub(crate) fn guarded(size: usize, align: usize) -> Option<Layout> {
-    let outer = size.checked_add(front(align))?.checked_add(ZONE)?;
-    Layout::from_size_align(outer, if align < ALIGN { ALIGN } else { align }).ok()
+    debug_assert!(Layout::from_size_align(size, align).is_ok());
+    // A layout's size is below 2^63, and so is what is added here.
+    let outer = size.wrapping_add(front(align)).wrapping_add(ZONE);
+    let align = if align < ALIGN { ALIGN } else { align };
+    // SAFETY: `align` is a power of two, and the size rounded up to it is checked to be at most `isize::MAX`.
+    (outer <= (isize::MAX as usize).wrapping_sub(align.wrapping_sub(1)))
+        .then(|| unsafe { Layout::from_size_align_unchecked(outer, align) })
 }
 
 #[cfg(test)]

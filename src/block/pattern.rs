@@ -49,35 +49,34 @@ pub(crate) fn keep(p: *mut u8) {
 /// Whether all `n` bytes still have the pattern.
 ///
 /// # Safety
-/// `p` is valid for reads of `n` bytes.
+/// `p` is valid for reads of `n` bytes, and of 8 if `n` is less: a block is followed by its zone.
 #[inline(always)]
 pub(crate) unsafe fn intact(p: *const u8, n: usize, pattern: Pattern) -> bool {
     let word = pattern.word();
     let eight = |at: usize| {
-        // SAFETY: every place asked for below lies in the caller's `n` bytes, 8 of them from `at` on. A raw read, since a
+        // SAFETY: every place asked for below lies in the caller's bytes, 8 of them from `at` on. A raw read, since a
         // program at fault may write meanwhile.
         unsafe { p.add(at).cast::<u64>().read_unaligned() ^ word }
     };
-    let mut differ = 0u64;
+    if n < 8 {
+        return n == 0 || eight(0).to_le() << (64 - 8 * n) == 0;
+    }
+    if n < 16 {
+        return eight(0) | eight(n - 8) == 0;
+    }
+    if n <= 32 {
+        return (eight(0) | eight(8)) | (eight(n - 16) | eight(n - 8)) == 0;
+    }
+    // The last 32 bytes, and some of them twice.
+    let mut differ = [eight(n - 32), eight(n - 24), eight(n - 16), eight(n - 8)];
     let mut i = 0;
-    while i + 32 <= n {
-        differ |= (eight(i) | eight(i + 8)) | (eight(i + 16) | eight(i + 24));
+    while i + 32 < n {
+        for (k, d) in differ.iter_mut().enumerate() {
+            *d |= eight(i + 8 * k);
+        }
         i += 32;
     }
-    if n >= 8 {
-        while i + 8 <= n {
-            differ |= eight(i);
-            i += 8;
-        }
-        differ |= eight(n - 8); // the rest, and some of it twice
-    } else {
-        while i < n {
-            // SAFETY: `i < n`.
-            differ |= u64::from(unsafe { p.add(i).read() } ^ pattern.byte(p as usize + i));
-            i += 1;
-        }
-    }
-    differ == 0
+    (differ[0] | differ[1]) | (differ[2] | differ[3]) == 0
 }
 
 /// Which bytes lost the pattern, if any did.
@@ -163,9 +162,9 @@ mod tests {
     #[test]
     fn a_changed_byte_is_found_at_every_place_of_every_length() {
         for n in 0..130usize {
-            let mut bytes = vec![0u8; n + 7];
+            let mut bytes = vec![0u8; n + 11];
             let p = bytes[3..].as_mut_ptr();
-            // SAFETY: `n` bytes of the vector from its fourth on.
+            // SAFETY: `n` bytes of the vector from its fourth on, and 8 more.
             unsafe {
                 fill(p, n, Pattern::Freed);
                 assert!(intact(p, n, Pattern::Freed));

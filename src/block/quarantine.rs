@@ -35,6 +35,9 @@ pub(crate) struct Entry {
     pub freed_by: u32,
     /// Slot number of the thread that freed it.
     pub thread: u32,
+    /// As its record says: known here, so that a block can be verified before its word has come from memory.
+    pub size: usize,
+    pub align: usize,
 }
 
 #[repr(C)]
@@ -43,18 +46,29 @@ struct Cell {
     block: AtomicU64,
     /// The free's trace (26 bits), its thread's slot (the rest).
     free: AtomicU64,
+    /// Size, and the alignment's logarithm in the lower 6 bits.
+    shape: AtomicU64,
 }
 
 impl Cell {
     #[inline(always)]
     fn read(&self) -> Entry {
         let (block, free) = (self.block.load(Relaxed), self.free.load(Relaxed));
+        let shape = self.shape.load(Relaxed);
         Entry {
             address: (block & ((1 << 56) - 1)) as usize,
             inner: (block >> 56) as u8,
             freed_by: free as u32,
             thread: (free >> 32) as u32,
+            size: (shape >> 6) as usize,
+            align: 1usize.wrapping_shl(shape as u32 & 63),
         }
+    }
+    #[inline(always)]
+    fn write(&self, entry: &Entry) {
+        self.block.store(entry.address as u64 | u64::from(entry.inner) << 56, Relaxed);
+        self.free.store(u64::from(entry.freed_by) | u64::from(entry.thread) << 32, Relaxed);
+        self.shape.store((entry.size as u64) << 6 | u64::from(entry.align.trailing_zeros()), Relaxed);
     }
 }
 
@@ -62,7 +76,8 @@ const UNUSED: u32 = 0;
 const OWNED: u32 = 1;
 const ORPHAN: u32 = 2;
 
-/// A slot's part of the quarantine.
+/// A slot's part of the quarantine, in one line of the cache.
+#[repr(C, align(64))]
 pub(crate) struct Ring {
     cells: AtomicPtr<Cell>,
     /// Cells, a power of two; set with `cells`.
@@ -108,7 +123,7 @@ fn share() {
 
 /// What a block counts against the bound.
 #[inline(always)]
-pub(crate) fn charge(size: usize, align: usize) -> usize {
+fn charge(size: usize, align: usize) -> usize {
     let outer = size.wrapping_add(layout::front(align)).wrapping_add(layout::ZONE);
     if outer < LEAST { LEAST } else { outer }
 }
@@ -119,34 +134,39 @@ pub(crate) fn charge(size: usize, align: usize) -> usize {
 /// The slot is this thread's, and no other push of this thread is under way. The block is freed, filled, its word says
 /// quarantined, and `entry.inner` is where it goes back to.
 #[inline(always)]
-pub(crate) unsafe fn push(slot: &Slot, entry: Entry, charge: usize) -> bool {
+pub(crate) unsafe fn push(slot: &Slot, entry: Entry) -> bool {
+    let charge = charge(entry.size, entry.align);
     let ring = &slot.ring;
-    let share = SHARE.load(Relaxed);
-    if charge > share || slot.shared || entry.inner == 0 {
+    if ring.state.load(Relaxed) != OWNED && !begin(slot) {
         return false;
     }
-    if ring.state.load(Relaxed) != OWNED && !begin(ring) {
+    let share = SHARE.load(Relaxed);
+    if charge > share || entry.inner == 0 {
         return false;
     }
     let (cells, length) = (ring.cells.load(Relaxed), ring.length.load(Relaxed));
     let head = ring.head.load(Relaxed);
-    if head.wrapping_sub(ring.tail.load(Acquire)) >= length {
-        // SAFETY: no lock and no borrow of the ring is held here.
-        unsafe { evict(ring) };
-    }
-    if head.wrapping_sub(ring.tail.load(Acquire)) >= length {
+    if head.wrapping_sub(ring.tail.load(Acquire)) >= length && !make_place(ring, head) {
         return false;
     }
     // SAFETY: the index is masked by the length; the cell lies outside tail..head, so nobody's claim of it can succeed.
     let cell = unsafe { &*cells.add(head & length.wrapping_sub(1)) };
-    cell.block.store(entry.address as u64 | u64::from(entry.inner) << 56, Relaxed);
-    cell.free.store(u64::from(entry.freed_by) | u64::from(entry.thread) << 32, Relaxed);
+    cell.write(&entry);
     ring.pushed.store(ring.pushed.load(Relaxed).wrapping_add(charge as u64), Relaxed);
     ring.head.store(head.wrapping_add(1), Release);
     if ring.bytes() > share {
         make_room(ring);
     }
     true
+}
+
+/// All cells of a ring are taken: its oldest go. Whether there is one now.
+#[cold]
+#[inline(never)]
+fn make_place(ring: &Ring, head: usize) -> bool {
+    // SAFETY: the owner's; no lock and no borrow of the ring is held here.
+    unsafe { evict::<true>(ring) };
+    head.wrapping_sub(ring.tail.load(Acquire)) < ring.length.load(Relaxed)
 }
 
 /// A ring holds more than its share: its oldest go. What threads that ended have left goes first, which makes the shares of
@@ -156,13 +176,17 @@ fn make_room(ring: &Ring) {
     if ORPHANS.load(Relaxed) != 0 {
         evict_orphans();
     }
-    // SAFETY: no lock and no borrow of the ring is held here.
-    while ring.bytes() > SHARE.load(Relaxed) && unsafe { evict(ring) } != 0 {}
+    // SAFETY: the owner's; no lock and no borrow of the ring is held here.
+    while ring.bytes() > SHARE.load(Relaxed) && unsafe { evict::<true>(ring) } != 0 {}
 }
 
 #[cold]
 #[inline(never)]
-fn begin(ring: &Ring) -> bool {
+fn begin(slot: &Slot) -> bool {
+    if slot.shared {
+        return false;
+    }
+    let ring = &slot.ring;
     if ring.cells.load(Relaxed).is_null() {
         let length = (BUDGET.load(Relaxed) / LEAST).clamp(64, 1 << 22).next_power_of_two();
         let Some(fresh) = sys::map(length.wrapping_mul(size_of::<Cell>())) else {
@@ -183,7 +207,7 @@ fn begin(ring: &Ring) -> bool {
     let share = SHARE.load(Relaxed);
     thread::slots(&mut |other| {
         // SAFETY: claims are made by compare-and-swap, by any thread.
-        while other.ring.bytes() > share && unsafe { evict(&other.ring) } != 0 {}
+        while other.ring.bytes() > share && unsafe { evict::<false>(&other.ring) } != 0 {}
     });
     true
 }
@@ -206,7 +230,7 @@ fn evict_orphans() {
         }
         done = true;
         // SAFETY: claims are made by compare-and-swap, by any thread.
-        unsafe { evict(ring) };
+        unsafe { evict::<false>(ring) };
         if ring.tail.load(Acquire) == ring.head.load(Acquire)
             && ring.state.compare_exchange(ORPHAN, UNUSED, AcqRel, Relaxed).is_ok()
         {
@@ -220,12 +244,12 @@ fn evict_orphans() {
 /// Takes the oldest few out of a ring, verifies them and gives them back. How many.
 ///
 /// # Safety
-/// Called where giving a block back to its inner allocator is allowed.
+/// Called where giving a block back to its inner allocator is allowed; `OWNER` only in a push by the ring's owner.
 #[inline(never)]
-unsafe fn evict(ring: &Ring) -> usize {
+unsafe fn evict<const OWNER: bool>(ring: &Ring) -> usize {
     let cells = ring.cells.load(Acquire);
     let mask = ring.length.load(Relaxed).wrapping_sub(1);
-    let mut batch = [Entry { address: 0, inner: 0, freed_by: 0, thread: 0 }; BATCH];
+    let mut batch = [Entry { address: 0, inner: 0, freed_by: 0, thread: 0, size: 0, align: 1 }; BATCH];
     loop {
         let tail = ring.tail.load(Acquire);
         let waiting = ring.head.load(Acquire).wrapping_sub(tail);
@@ -233,26 +257,38 @@ unsafe fn evict(ring: &Ring) -> usize {
         if n == 0 || waiting > mask.wrapping_add(1) {
             return 0;
         }
-        for (i, entry) in batch.iter_mut().enumerate().take(n) {
-            // SAFETY: masked; a cell that its owner overwrites meanwhile is thrown away with the failed claim below.
-            *entry = unsafe { (*cells.add(tail.wrapping_add(i) & mask)).read() };
+        if !OWNER {
+            for (i, entry) in batch.iter_mut().enumerate().take(n) {
+                // SAFETY: masked; a cell that its owner overwrites meanwhile is thrown away with the failed claim below.
+                *entry = unsafe { (*cells.add(tail.wrapping_add(i) & mask)).read() };
+            }
         }
         if ring.tail.compare_exchange(tail, tail.wrapping_add(n), AcqRel, Acquire).is_err() {
             continue;
         }
         let far = BUDGET.load(Relaxed) > 4 << 20;
-        if far {
-            // Past the cache: fetch what the next batch will need while this one is verified.
-            for i in 0..n {
-                // SAFETY: masked; a prefetch of any address is harmless.
-                let next = unsafe { (*cells.add(tail.wrapping_add(n).wrapping_add(i) & mask)).read() };
-                heap::fetch(next.address);
+        for i in 0..n {
+            // Each block ends in a compare-and-swap, past which nothing is read: ask for all of this batch at once, or, past
+            // the cache, for all of the next one.
+            let ahead = if far { n.wrapping_add(i) } else { i };
+            // SAFETY: masked; a prefetch of any address is harmless.
+            let next = unsafe { (*cells.add(tail.wrapping_add(ahead) & mask)).read() };
+            heap::fetch(&next);
+            if far {
+                heap::fetch_inside(&next);
             }
         }
         let mut charges = 0u64;
-        for entry in batch.iter().take(n) {
+        for (i, entry) in batch.iter().enumerate().take(n) {
+            let entry = if OWNER {
+                // SAFETY: masked. A claimed cell is free for the owner to write, who is here.
+                unsafe { (*cells.add(tail.wrapping_add(i) & mask)).read() }
+            } else {
+                *entry
+            };
             // SAFETY: the claim made the entry ours alone.
-            charges = charges.wrapping_add(unsafe { heap::evict(*entry) } as u64);
+            unsafe { heap::evict(entry) };
+            charges = charges.wrapping_add(charge(entry.size, entry.align) as u64);
         }
         ring.taken.fetch_add(charges, Relaxed);
         return n;
@@ -265,7 +301,7 @@ unsafe fn evict(ring: &Ring) -> usize {
 pub(crate) fn empty() {
     thread::slots(&mut |slot| {
         // SAFETY: called from ordinary code, or from an allocation that failed: nothing of ours is held.
-        while unsafe { evict(&slot.ring) } != 0 {}
+        while unsafe { evict::<false>(&slot.ring) } != 0 {}
     });
 }
 
@@ -273,9 +309,10 @@ pub(crate) fn empty() {
 ///
 /// # Safety
 /// The block is freed, its word is gone, and nobody uses it.
-pub(crate) unsafe fn release(entry: Entry, size: usize, align: usize) {
-    let Some(outer) = layout::guarded(size, align) else { return };
-    let base = entry.address.wrapping_sub(layout::front(align)) as *mut u8;
+#[inline(always)]
+pub(crate) unsafe fn release(entry: Entry) {
+    let Some(outer) = layout::guarded(entry.size, entry.align) else { return };
+    let base = entry.address.wrapping_sub(layout::front(entry.align)) as *mut u8;
     // SAFETY: the caller's; the layout is the one that the block was asked for with.
     unsafe { inner::dealloc(entry.inner, base, outer) };
 }

@@ -170,20 +170,32 @@ fn finish<'s, W: Words, const N: usize>(
     walk: &mut Walk<'s, W, N>,
     note: impl FnOnce(&Walk<'s, W, N>, u32),
 ) -> u32 {
+    let id = match intern::find(control, walk.frames, walk.hash) {
+        Some(id) => id,
+        None => match store(control, walk) {
+            Some(id) => id,
+            None => return 0,
+        },
+    };
+    note(walk, id);
+    id
+}
+
+/// The id of a stack that is new, or not where most of them are.
+#[cold]
+#[inline(never)]
+fn store<W: Words, const N: usize>(control: Control, walk: &mut Walk<'_, W, N>) -> Option<u32> {
     let (frames, hash) = (walk.frames, walk.hash);
     if frames.is_empty() {
         dropped::CAPTURES.add(1);
-        return 0;
+        return None;
     }
-    let id = intern::intern(control, frames, hash, &mut |nth| {
+    intern::intern(control, frames, hash, &mut |nth| {
         if walk.cut {
             dropped::CUT.add(1);
         }
         walk.tail(nth)
-    });
-    let Some(id) = id else { return 0 };
-    note(walk, id);
-    id
+    })
 }
 
 /// Whether `WALK_NEEDS` bytes of stack are left, as far as can be told.

@@ -136,15 +136,41 @@ pub(crate) struct Tail {
     pub depth: Depth,
 }
 
-/// The id of these frames in `control`'s generation, stored if they are new. `tail` is asked for new ones only.
+const TAGS: u64 = !((1 << ID_BITS) - 1);
+
+/// The id of these frames in `control`'s generation, if they are stored in the first level: the ordinary case.
 #[inline(always)]
+pub(crate) fn find(control: Control, frames: &[usize], hash: Hash) -> Option<u32> {
+    let hash = hash.mixed();
+    let slots = TABLE[0].load(Acquire);
+    if slots.is_null() {
+        return None;
+    }
+    let bucket = (hash as usize).wrapping_mul(BUCKET) & (1usize << LEVELS[0]).wrapping_sub(1);
+    for k in 0..BUCKET {
+        // SAFETY: a level has 2^bits slots, a multiple of the bucket's, and is never unmapped.
+        let seen = unsafe { &*slots.add(bucket.wrapping_add(k)) }.load(Acquire);
+        let id = (seen & !TAGS) as u32;
+        if id < control.first() {
+            return None;
+        }
+        if (seen ^ hash) & TAGS == 0 && same(id, frames) {
+            // An id of a younger generation would be counted out there without having been counted in.
+            return generation::lasts(control).then_some(id);
+        }
+    }
+    None
+}
+
+/// The id of these frames in `control`'s generation, stored if they are new. `tail` is asked for new ones only.
+#[cold]
+#[inline(never)]
 pub(crate) fn intern(
     control: Control,
     frames: &[usize],
     hash: Hash,
     tail: &mut dyn FnMut(u32) -> Tail,
 ) -> Option<u32> {
-    const TAGS: u64 = !((1 << ID_BITS) - 1);
     let hash = hash.mixed();
     let tag = hash & TAGS;
     let mut made: Option<u32> = None;
