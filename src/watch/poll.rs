@@ -211,13 +211,15 @@ fn ended(
         sentence.push_str(": ended");
     }
     let mut rows = Vec::new();
-    if let Some(made) = made {
-        rows.push(Row::place("watched", made));
-    }
-    match spawned {
-        Some(stack) => rows.push(Row::stack("spawned", stack)),
-        None if case == 0 => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
-        None => {}
+    // What was told while it was stuck has its places already.
+    if case == 0 {
+        if let Some(made) = made {
+            rows.push(Row::place("watched", made));
+        }
+        match spawned {
+            Some(stack) => rows.push(Row::stack("spawned", stack)),
+            None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
+        }
     }
     let case = if case == 0 { Case::Whole } else { Case::Ends(case) };
     // With no limit people want to see each of them, as asyncio shows them.

@@ -357,6 +357,23 @@ fn the_same_fault_again_is_counted_and_the_count_told_at_exit() {
 }
 
 #[test]
+fn a_count_is_an_object_under_json_and_a_forked_child_counts_its_own() {
+    let go_on = [("TRACEMALLOC", "5"), ("BIRTHMARK_MALLOC", "debug,on_error=continue")];
+    let child = run("over 1000 times", &[go_on[0], go_on[1], ("BIRTHMARK_REPORT", "json")]);
+    let lines: Vec<serde_json::Value> =
+        child.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["count"]), (2, &1000.into()), "{child}");
+    assert_eq!(lines[1]["kind"], "heap-buffer-overflow", "{child}");
+
+    let child = run("over 3 times, then forked", &go_on);
+    assert!(child.succeeded(), "{child}");
+    let counts: Vec<&str> =
+        child.stderr.lines().filter_map(|line| line.strip_suffix(" times in all, told once")).collect();
+    // The child ends first.
+    assert!(matches!(counts[..], [a, b] if a.ends_with(": 2") && b.ends_with(": 3")), "{child}");
+}
+
+#[test]
 fn the_own_line_stands_among_the_first_five() {
     for fault in ["over", "under", "double", "beside 8", "layout 23 8", "write after free", "over kept"] {
         let told = one(fault);

@@ -60,6 +60,14 @@ fn made_by_a_thread() -> usize {
     on("maker", || make(SIZE, 8) as usize)
 }
 
+fn over_and_over(times: usize) {
+    for _ in 0..times {
+        let p = make(SIZE, 8);
+        poke(p, 24);
+        unmake(p, SIZE, 8);
+    }
+}
+
 pub fn commit(fault: &str) {
     let words: Vec<&str> = fault.split(' ').collect();
     let number = |at: usize| words[at].parse::<usize>().unwrap();
@@ -109,13 +117,16 @@ pub fn commit(fault: &str) {
             }
             unmake(p, SIZE, 8);
         }
-        "over 1000 times" => {
-            for _ in 0..1000 {
-                let p = make(SIZE, 8);
-                poke(p, 24);
-                unmake(p, SIZE, 8);
+        "over 1000 times" => over_and_over(1000),
+        "over 3 times, then forked" => unsafe {
+            over_and_over(3);
+            let child = libc::fork();
+            if child == 0 {
+                over_and_over(2);
+                std::process::exit(0);
             }
-        }
+            assert_eq!(libc::waitpid(child, &mut 0, 0), child);
+        },
         "under" => {
             let p = make(SIZE, 8);
             poke(p, -1);

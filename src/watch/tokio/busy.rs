@@ -105,7 +105,9 @@ impl Busy {
                     None => true,
                     Some(id) => (blind || id != 0) && s.long >= least && s.long <= most,
                 })
-                .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
+                .filter_map(|s| {
+                    Some(Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck: look(s.tid)? })
+                })
                 .collect();
             if candidates.is_empty() {
                 continue; // a poll with a budget, which is told otherwise
@@ -189,7 +191,8 @@ struct Same {
 
 /// A thread that may be the busy worker's.
 struct Candidate {
-    tid: i32,
+    /// Its name; read at once, since it may end before the report is written.
+    thread: String,
     id: u64,
     stuck: Stuck,
 }
@@ -215,14 +218,14 @@ fn told(
         return None;
     }
     let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
-    Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
+    Some(words(worker, long, limit, only.map(|c| (c.thread, c.id, c.stuck.stack)), blind))
 }
 
 fn words(
     worker: usize,
     long: Duration,
     limit: Duration,
-    place: Option<(i32, u64, Vec<usize>)>,
+    place: Option<(String, u64, Vec<usize>)>,
     blind: bool,
 ) -> Warning {
     let mut sentence = format!(
@@ -231,11 +234,11 @@ fn words(
         words_of_time(limit)
     );
     let mut rows = Vec::new();
-    if let Some((tid, id, stack)) = place {
+    if let Some((thread, id, stack)) = place {
         if id != 0 {
             sentence.push_str(&format!("; it polls {}", say::who(id)));
         }
-        rows.push(Row::stack("busy in", stack).noted(cpu::name(tid)));
+        rows.push(Row::stack("busy in", stack).noted(thread));
     }
     let why = if blind {
         "polls can't be told apart in this program; a future given to `birthmark::watched` is timed exactly"
