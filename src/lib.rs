@@ -107,4 +107,4 @@ pub use watch::tokio;
 #[cfg(feature = "tokio")]
 pub use watch::{WatchExt, Watched, watched};
 #[cfg(feature = "heap")]
-pub use watch::{set_debug, set_slow_callback_duration};
+pub use watch::{set_debug, set_slow_callback_duration, warnings};

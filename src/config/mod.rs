@@ -21,12 +21,15 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tracemalloc;
+pub(crate) mod warnings;
 mod words;
 
 use once_cell::race::OnceRef;
 
+pub use settings::Level;
 #[allow(unused_imports)]
-pub(crate) use settings::{Async, Color, Defaults, Heap, Level, Report, Settings, Why};
+pub(crate) use settings::{Async, Color, Defaults, Heap, Report, Settings, Why};
+pub use warnings::Action;
 
 /// The variables that mean something; any other that begins with `BIRTHMARK_` is told as unknown.
 const KNOWN: [&str; 8] = [

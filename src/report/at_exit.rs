@@ -66,6 +66,14 @@ extern "C" fn at_exit() {
         let _ = writeln!(text, "birthmark: left out in this run: {}", missing_words(&missing));
         sink::send(text.as_bytes());
     }
+    if crate::watch::errors_wait() {
+        sink::send(b"birthmark: a warning was an error by its filter, and nobody took it: exit status 70\n");
+        // SAFETY: writes out what C code has buffered, and ends the process, which is at its end.
+        unsafe {
+            libc::fflush(core::ptr::null_mut());
+            libc::_exit(70);
+        }
+    }
 }
 
 #[cfg_attr(any(target_os = "linux", target_os = "android"), unsafe(link_section = ".fini_array.00099"))]

@@ -82,6 +82,11 @@ pub(crate) fn settings() -> Settings {
     Settings { debug: watch.asked.or(watch.on.then_some(true)), slow: watch.slow, coop_off: !watch.coop }
 }
 
+/// The filters of `BIRTHMARK_WARNINGS`.
+pub(crate) fn filters() -> &'static [u8] {
+    crate::config::read(&crate::config::Defaults::NONE).warnings
+}
+
 /// Makes sure that the calling thread has a slot of its own where it can, also with no allocator of ours installed.
 #[cfg(feature = "tokio")]
 pub(crate) fn register_thread() -> &'static thread::Slot {
