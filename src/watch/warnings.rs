@@ -26,6 +26,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -40,10 +41,17 @@ use crate::report::text::{self, Style};
 use crate::trace::frame::Traceback;
 
 /// A warning as plain data. Its `Display` is the report, without the end of its last line.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Of one that was caught, names are looked up when its rows or its report are first asked for, which takes a while in a
+/// debug build.
+#[derive(Clone, Debug)]
 pub struct Warning {
     kind: Kind,
-    report: Box<Report>,
+    level: Level,
+    sentence: String,
+    /// Its facts until they have names.
+    caught: Option<Box<warning::Warning>>,
+    report: OnceLock<Box<Report>>,
 }
 
 /// One row of a warning: words, or a stack.
@@ -62,7 +70,23 @@ pub struct Row<'a> {
 
 impl Warning {
     pub(super) fn new(kind: Kind, report: Report) -> Self {
-        Self { kind, report: Box::new(report) }
+        let (level, sentence) = (report.level, report.sentence.clone());
+        Self { kind, level, sentence, caught: None, report: Box::new(report).into() }
+    }
+
+    fn caught(caught: warning::Warning) -> Self {
+        let (kind, sentence) = (caught.kind, caught.sentence.clone());
+        Self { kind, level: kind.level(), sentence, caught: Some(Box::new(caught)), report: OnceLock::new() }
+    }
+
+    fn report(&self) -> &Report {
+        self.report.get_or_init(|| {
+            let _ours = heap::ours();
+            Box::new(match &self.caught {
+                Some(caught) => reporter::report(caught, &heap::traceback),
+                None => Report::new(self.kind.name(), self.level, &*self.sentence),
+            })
+        })
     }
 
     /// What happened, in the field's own word.
@@ -72,17 +96,18 @@ impl Warning {
     }
     /// How severe it is.
     pub fn level(&self) -> Level {
-        self.report.level
+        self.level
     }
     /// What happened, in one sentence.
     #[doc(alias = "message")]
     pub fn sentence(&self) -> &str {
-        &self.report.sentence
+        &self.sentence
     }
     /// The facts below the sentence; those that help come last.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         let words = |label, words| Row { label, words, traceback: None, note: "" };
-        let rows = self.report.rows.iter().filter_map(move |row| match row {
+        let report = self.report();
+        let rows = report.rows.iter().filter_map(move |row| match row {
             record::Row::Text(label, text) => Some(words(label, text)),
             record::Row::Stack(stack) => Some(Row {
                 traceback: Some(&stack.traceback),
@@ -91,7 +116,7 @@ impl Warning {
             }),
             record::Row::Damage(_) => None,
         });
-        rows.chain(self.report.help.iter().map(move |text| words("help", text)))
+        rows.chain(report.help.iter().map(move |text| words("help", text)))
     }
     /// The stack under a label, such as `allocated`, `dropped`, `spawned` or `panicked`.
     pub fn traceback(&self, label: &str) -> Option<&Traceback> {
@@ -101,9 +126,9 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let style = Style::default();
-        let (head, body) =
-            (text::head(self.report.kind, &self.report.sentence, style), text::body(&self.report, style));
+        let (report, style) = (self.report(), Style::default());
+        let head = text::head(report.kind, &report.sentence, style);
+        let body = text::body(report, style);
         f.write_str(format!("{head}\n{body}").trim_end())
     }
 }
@@ -153,7 +178,7 @@ pub fn catch<R>(f: impl FnOnce() -> R) -> (R, Vec<Warning>) {
         let _entered = catcher.enter();
         f()
     };
-    (answer, named(catcher.take()))
+    (answer, plain(catcher.take()))
 }
 
 /// [`catch`] for a future: collects what arises while it is polled, on whichever thread that is. Tasks that it spawns are on
@@ -198,7 +223,7 @@ impl<F: Future> Future for Catching<F> {
         // What it still holds is dropped inside, as a closure's captures are.
         this.future = None;
         drop(entered);
-        Poll::Ready((answer, named(this.catcher.take())))
+        Poll::Ready((answer, plain(this.catcher.take())))
     }
 }
 
@@ -239,12 +264,8 @@ fn words(errors: &[Warning], more: usize) -> String {
     text
 }
 
-fn named(caught: Vec<warning::Warning>) -> Vec<Warning> {
-    let _ours = heap::ours();
-    caught
-        .iter()
-        .map(|caught| Warning::new(caught.kind, reporter::report(caught, &heap::traceback)))
-        .collect()
+fn plain(caught: Vec<warning::Warning>) -> Vec<Warning> {
+    caught.into_iter().map(Warning::caught).collect()
 }
 
 #[cfg(test)]
