@@ -233,7 +233,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for DebugAlloc<A> {
         }
     }
 
-    #[inline]
+    // A call of its own: inlined into a loop that frees one cold block after the other, the misses didn't overlap any more, and
+    // dropping a B-tree with nothing on took 1.5 times the system allocator's time instead of 1.0.
+    #[inline(never)]
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         // SAFETY: the caller's.
         unsafe {

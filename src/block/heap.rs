@@ -293,8 +293,8 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
     }
     let line = call.line;
-    let busy = line.busy.get();
-    if busy == 0 {
+    // What Birthmark itself frees, while it finds names for one, must not push the program's blocks out.
+    if line.busy.get() | line.ours.get() == 0 {
         let trace = if TRACE { call.trace() } else { 0 };
         line.busy.set(1);
         // SAFETY: the slot is this thread's and `busy` says that no push of it is under way; the block is as asked for.
@@ -303,7 +303,7 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
         if kept {
             return;
         }
-    } else {
+    } else if line.busy.get() != 0 {
         dropped::QUARANTINE.add(1); // a signal handler inside a push
     }
     pattern::keep(user);

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::tokio::runtime::Handle;
 
@@ -79,7 +79,7 @@ impl Busy {
     /// A sample: `blind` where polls can't be told apart at all, else only tasks without a budget are looked at.
     pub(crate) fn step(
         &mut self,
-        _now: Instant,
+        step: Duration,
         credit: Duration,
         limit: Duration,
         blind: bool,
@@ -87,7 +87,7 @@ impl Busy {
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         self.sample(credit);
-        self.threads(credit, threads, blind);
+        self.threads(credit.min(step), threads, blind);
         for still in &mut self.all {
             if still.looks == LOOKS
                 || still.told.load(Relaxed)
@@ -103,7 +103,7 @@ impl Busy {
                 .iter()
                 .filter(|s| match s.id {
                     None => true,
-                    Some(id) => (blind || id != 0) && s.long >= least && s.long <= most,
+                    Some(id) => (blind || id != 0) && s.spent >= least && s.seen <= most,
                 })
                 .filter_map(|s| {
                     Some(Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck: look(s.tid)? })
@@ -165,17 +165,29 @@ impl Busy {
         }
     }
 
+    /// Each sample counts for one step at most, however late it came: that the same task was polled in between is no more than
+    /// likely.
     fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
         let before = std::mem::take(&mut self.same);
         for (info, seen) in
             threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
         {
             let id = seen.map(|s| s.id);
-            let long = before
-                .iter()
-                .find(|s| s.tid == info.tid && s.id == id)
-                .map_or(Duration::ZERO, |s| s.long + credit);
-            self.same.push(Same { tid: info.tid, id, long });
+            let same = before.iter().find(|s| s.tid == info.tid && s.id == id);
+            // What it waits for a processor is no part of its poll. (Where nothing tells threads apart there may be many, and their
+            // time is the sampler's.)
+            let at = id.filter(|id| *id != 0).map(|_| cpu::Spent::of(info.tid));
+            let (mut seen, mut spent) = (Duration::ZERO, Duration::ZERO);
+            if let Some(same) = same {
+                seen = same.seen + credit;
+                spent = same.spent
+                    + match (at, same.at) {
+                        (Some(now), Some(before)) => now.since(before, credit).min(credit),
+                        (Some(_), None) => Duration::ZERO,
+                        (None, _) => credit,
+                    };
+            }
+            self.same.push(Same { tid: info.tid, id, seen, spent, at });
         }
     }
 }
@@ -186,7 +198,11 @@ struct Same {
     tid: i32,
     /// Nothing where the words weren't found.
     id: Option<u64>,
-    long: Duration,
+    /// For how long it was seen so.
+    seen: Duration,
+    /// How much of it wasn't a wait for a processor.
+    spent: Duration,
+    at: Option<cpu::Spent>,
 }
 
 /// A thread that may be the busy worker's.
