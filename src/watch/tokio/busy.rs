@@ -79,7 +79,6 @@ impl Busy {
     /// A sample: `blind` where polls can't be told apart at all, else only tasks without a budget are looked at.
     pub(crate) fn step(
         &mut self,
-        step: Duration,
         credit: Duration,
         limit: Duration,
         blind: bool,
@@ -87,7 +86,7 @@ impl Busy {
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         self.sample(credit);
-        self.threads(credit.min(step), threads, blind);
+        self.threads(credit, threads, blind);
         for still in &mut self.all {
             if still.looks == LOOKS
                 || still.told.load(Relaxed)
@@ -106,7 +105,10 @@ impl Busy {
                     Some(id) => (blind || id != 0) && s.spent >= least && s.seen <= most,
                 })
                 .filter_map(|s| {
-                    Some(Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck: look(s.tid)? })
+                    let stuck = look(s.tid)?;
+                    // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun.
+                    let other = s.id.is_some_and(|id| stuck.polls.is_some_and(|now| now != id));
+                    (!other).then(|| Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck })
                 })
                 .collect();
             if candidates.is_empty() {
@@ -165,8 +167,6 @@ impl Busy {
         }
     }
 
-    /// Each sample counts for one step at most, however late it came: that the same task was polled in between is no more than
-    /// likely.
     fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
         let before = std::mem::take(&mut self.same);
         for (info, seen) in
@@ -182,7 +182,7 @@ impl Busy {
                 seen = same.seen + credit;
                 spent = same.spent
                     + match (at, same.at) {
-                        (Some(now), Some(before)) => now.since(before, credit).min(credit),
+                        (Some(now), Some(before)) => now.since(before, credit),
                         (Some(_), None) => Duration::ZERO,
                         (None, _) => credit,
                     };
