@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use birthmark::{GroupBy, tracemalloc};
-use support::{Random, in_every_mode, in_modes, tracing};
+use support::{Random, churn, in_every_mode, in_modes, tracing};
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -20,19 +20,6 @@ fn of_the_parent(n: usize) -> Vec<u8> {
 #[inline(never)]
 fn of_the_child(n: usize) -> Vec<u8> {
     black_box(vec![n as u8; n])
-}
-
-#[inline(never)]
-fn churn(random: &mut Random, kept: &mut Vec<Vec<u8>>, depth: usize) {
-    if depth > 0 {
-        churn(random, kept, depth - 1);
-        black_box(depth);
-        return;
-    }
-    if kept.len() > 40 {
-        kept.swap_remove(random.below(40));
-    }
-    kept.push(black_box(vec![1u8; 1 + random.below(4000)]));
 }
 
 /// What the child does; its exit status tells.
