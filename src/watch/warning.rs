@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     WorkerBusy,
     ResourceWarning,
     TaskError,
+    NeverAwaited,
 }
 
 impl Kind {
@@ -20,6 +21,7 @@ impl Kind {
             Self::WorkerBusy => "worker-busy",
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
+            Self::NeverAwaited => "never-awaited",
         }
     }
 
