@@ -124,17 +124,37 @@ fn a_child_has_the_whole_quarantine_and_frees_what_its_parents_threads_left() {
     });
 }
 
+fn work(n: usize) {
+    let (mut random, mut kept) = (Random(n as u64 + 1), Vec::new());
+    for _ in 0..30 {
+        let depth = random.below(10);
+        churn(&mut random, &mut kept, depth);
+    }
+}
+
+/// Works on threads made as C does: a child of a process with threads may not make std's, since another thread may have
+/// held one of std's locks at the fork.
+fn on_threads_of_c(threads: usize, seed: usize) {
+    extern "C" fn run(n: *mut libc::c_void) -> *mut libc::c_void {
+        work(n as usize);
+        std::ptr::null_mut()
+    }
+    let mut all = [0; 8];
+    for (n, thread) in all.iter_mut().enumerate().take(threads) {
+        let argument = (seed + n) as *mut libc::c_void;
+        // SAFETY: a valid place for the thread's id, default attributes, and a function that takes a number for its argument.
+        assert_eq!(unsafe { libc::pthread_create(thread, std::ptr::null(), run, argument) }, 0);
+    }
+    for thread in all.iter().take(threads) {
+        // SAFETY: made above and joined once.
+        assert_eq!(unsafe { libc::pthread_join(*thread, std::ptr::null_mut()) }, 0);
+    }
+}
+
 #[test]
 fn children_of_a_parent_whose_threads_come_and_go_take_their_slots() {
     in_every_mode("children_of_a_parent_whose_threads_come_and_go_take_their_slots", || {
         let stop = AtomicBool::new(false);
-        let work = |n: usize| {
-            let (mut random, mut kept) = (Random(n as u64 + 1), Vec::new());
-            for _ in 0..30 {
-                let depth = random.below(10);
-                churn(&mut random, &mut kept, depth);
-            }
-        };
         std::thread::scope(|scope| {
             for n in 0..3 {
                 let stop = &stop;
@@ -148,9 +168,7 @@ fn children_of_a_parent_whose_threads_come_and_go_take_their_slots() {
                 let inherited = of_the_parent(1 + round);
                 in_a_child(|| {
                     drop(inherited);
-                    let threads: Vec<_> =
-                        (0..4).map(|n| std::thread::spawn(move || work(round + n))).collect();
-                    threads.into_iter().for_each(|thread| thread.join().unwrap());
+                    on_threads_of_c(4, round);
                     assert!(!matches!(
                         birthmark::check_heap(),
                         Err(e) if !matches!(e[..], [birthmark::HeapError::NotChecking])

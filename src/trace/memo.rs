@@ -143,14 +143,20 @@ impl Memo {
         }
     }
 
-    /// Gives the memory back: the thread ends, and the next owner's stack may be shorter.
+    /// The thread ends, and the next owner's stack may be shorter: forgets all. A memo that grew gives its memory back; a small one
+    /// stays with the slot, since threads may be many and short.
     pub(crate) fn let_go(&mut self) {
-        if let Some(p) = NonNull::new(self.entries) {
+        let mut entries = self.entries;
+        if self.sets > FIRST_SETS
+            && let Some(p) = NonNull::new(entries)
+        {
             // SAFETY: our own mapping of this size; the owner is here, so nobody reads it.
             unsafe { sys::unmap(p.cast(), BYTES) };
             TAKEN.fetch_sub(BYTES, Relaxed);
+            entries = null_mut();
         }
-        *self = Self::new();
+        // No generation is 0: the next owner's first look empties what is left.
+        *self = Self { entries, sets: if entries.is_null() { 0 } else { FIRST_SETS }, ..Self::new() };
     }
 
     /// Where the owner's walks write, once the first look made room for it.

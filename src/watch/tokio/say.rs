@@ -128,7 +128,7 @@ mod tests {
             allocated: 3 << 20,
             spawned: None,
             thread: "thread w".into(),
-            stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
+            stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
         let w = stuck_words(&poll, &inside);
