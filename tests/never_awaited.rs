@@ -124,6 +124,7 @@ fn program() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "needs line tables: CARGO_PROFILE_RELEASE_DEBUG=line-tables-only")]
 fn a_future_that_the_program_forgets_is_told_once_with_both_places() {
     for how in ["mt", "ct"] {
         for program in ["dropped", "at_scope_end", "in_a_task", "held"] {

@@ -23,8 +23,8 @@ pub struct Watched<F> {
 /// `slow-callback`, with its exact time and the bytes that it allocated. While async debug is off a poll costs one
 /// relaxed load more.
 ///
-/// Dropped by the program's own code without ever having been polled it is told as `never-awaited`, where symbols show it:
-/// not where its owner was cancelled or a `select!` chose another branch, nor in a panic.
+/// Dropped by the program's own code without ever having been polled it is told as `never-awaited`, in a build with line
+/// tables at least: not where its owner was cancelled or a `select!` chose another branch, nor in a panic.
 ///
 /// ```
 /// # async fn work() {}
