@@ -46,6 +46,8 @@ mod stuck;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tokio")]
+mod unpolled;
+#[cfg(feature = "tokio")]
 mod wrapped;
 
 pub use guard::ResourceGuard;

@@ -15,6 +15,7 @@ pub enum Kind {
     ResourceWarning,
     /// `task-error`: a task panicked and nobody read it.
     TaskError,
+    NeverAwaited,
 }
 
 impl Kind {
@@ -29,6 +30,7 @@ impl Kind {
             Self::WorkerBusy => "worker-busy",
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
+            Self::NeverAwaited => "never-awaited",
         }
     }
 

@@ -169,7 +169,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    ::tokio::spawn(wrapped::watched(future))
+    ::tokio::spawn(wrapped::for_a_task(future))
 }
 
 /// Async debug goes on.
