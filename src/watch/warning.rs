@@ -15,13 +15,14 @@ pub enum Kind {
     ResourceWarning,
     /// `task-error`: a task panicked and nobody read it.
     TaskError,
+    /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
 
     /// As reports and filters write it: `resource-warning`.
     pub fn name(self) -> &'static str {
