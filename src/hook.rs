@@ -39,7 +39,9 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
             }
             FORBIDDEN.store(settings.forbidden, Relaxed);
             thread::make_key();
-            fork::begin();
+            if settings.heap.is_some() || settings.tracemalloc != 0 {
+                fork::begin();
+            }
             let mut bits = READY;
             if let Some(heap) = settings.heap {
                 quarantine::set_budget(heap.quarantine);

@@ -1,5 +1,6 @@
 //! Python's `tracemalloc`: start, stop, and questions about what is traced.
 
+use crate::block::fork;
 use crate::hook;
 use crate::mode::{self, HEAP, TRACE};
 use crate::table::{self, State, counters};
@@ -21,6 +22,7 @@ pub fn start(frames: u16) {
     if is_tracing() {
         return;
     }
+    fork::begin();
     if mode::mode() & HEAP != 0 {
         table::keep_threads();
     }

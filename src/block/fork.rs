@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{
     AtomicPtr, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use crate::sys;
@@ -26,8 +26,11 @@ static PAGE: AtomicPtr<Page> = AtomicPtr::new((&raw const UNTOLD).cast_mut());
 /// The last number handed out; inherited.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// Maps the page. Once, at start.
+/// Maps the page, before anything of ours is switched on for the first time.
 pub(crate) fn begin() {
+    if !is_untold() {
+        return;
+    }
     let Some(page) = sys::map(4096) else { return };
     let p: *mut Page = page.as_ptr().cast();
     #[cfg(target_os = "linux")]
@@ -38,7 +41,14 @@ pub(crate) fn begin() {
     let number = NUMBER.load(Relaxed);
     fresh.mark.store(Record::mark(number), Relaxed);
     fresh.number.store(number.wrapping_add(1), Relaxed);
-    PAGE.store(p, Release);
+    if PAGE.compare_exchange((&raw const UNTOLD).cast_mut(), p, AcqRel, Acquire).is_err() {
+        // SAFETY: mapped above, and nobody else saw it.
+        unsafe { sys::unmap(page, 4096) };
+    }
+}
+
+fn is_untold() -> bool {
+    core::ptr::eq(PAGE.load(Acquire), &raw const UNTOLD)
 }
 
 #[inline(always)]

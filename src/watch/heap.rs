@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::block::fork;
 #[cfg(feature = "tokio")]
 use crate::thread;
 use crate::thread::Ours;
@@ -59,6 +60,7 @@ pub(crate) fn thread_id() -> i32 {
 /// Counts what each thread allocates, which also gives each of them a slot, while `on`.
 pub(crate) fn count_threads(on: bool) {
     if on {
+        fork::begin();
         mode::set(mode::COUNT);
     } else {
         mode::clear(mode::COUNT);
@@ -98,6 +100,7 @@ pub(crate) fn register_thread() -> &'static thread::Slot {
             thread::make_key();
         });
     }
+    fork::begin();
     thread::slot(crate::sys::line::line())
 }
 
