@@ -68,12 +68,13 @@ impl Sites {
             before: 0,
             beginning_untold: match warning.case {
                 Case::Ends(case) => self.with(|known| known.untold.remove(&case)),
+                Case::GoesOn(case) => self.with(|known| known.untold.contains(&case)),
                 Case::Whole | Case::Begins(_) => false,
             },
-            ends: matches!(warning.case, Case::Ends(_)),
+            follows: matches!(warning.case, Case::GoesOn(_) | Case::Ends(_)),
             every: warning.every,
         };
-        if coming.ends {
+        if coming.follows {
             return (verdict(&coming) == Verdict::Tell).then(name);
         }
         let stacks = stacks_key(warning);
@@ -280,8 +281,12 @@ mod tests {
         let sites = sites();
         let slow = |case| Warning { case, ..warning(Kind::SlowCallback, 31) };
         let end = |n| Warning { rows: Vec::new(), ..slow(Case::Ends(n)) };
+        let goes_on = |n| slow(Case::GoesOn(n));
         assert!(told(&sites, &slow(Case::Begins(1)), 21));
         assert!(!told(&sites, &slow(Case::Begins(2)), 21));
+        assert!(!told(&sites, &goes_on(2), 21));
+        assert!(!told(&sites, &goes_on(2), 21), "it is remembered until its end");
+        assert!(told(&sites, &goes_on(1), 21));
         assert!(!told(&sites, &end(2), 21));
         assert!(told(&sites, &end(1), 21));
         sites.untold(3);

@@ -10,6 +10,8 @@ pub(crate) enum Case {
     Whole,
     /// It has begun, under this number.
     Begins(u64),
+    /// It still lasts: told after its beginning, under its number.
+    GoesOn(u64),
     /// It is over: the last that is told under this number.
     Ends(u64),
 }
@@ -24,10 +26,10 @@ pub(crate) struct Coming {
     pub least: Level,
     /// How often the same came before: by the action its kind from its site, with its words, or with them from its module.
     pub before: u32,
-    /// It ends something whose beginning wasn't told.
+    /// It follows a beginning that wasn't told.
     pub beginning_untold: bool,
-    /// It ends something.
-    pub ends: bool,
+    /// It follows the beginning of its case.
+    pub follows: bool,
     /// Each was asked for.
     pub every: bool,
 }
@@ -55,7 +57,7 @@ pub(crate) fn verdict(coming: &Coming) -> Verdict {
     let level = if coming.action == Action::Error { Level::Error } else { coming.level };
     if level > coming.least || coming.beginning_untold || coming.action == Action::Ignore {
         Verdict::Drop
-    } else if coming.ends || coming.each() || coming.before == 0 {
+    } else if coming.follows || coming.each() || coming.before == 0 {
         Verdict::Tell
     } else {
         Verdict::Count
@@ -72,7 +74,7 @@ mod tests {
         least: Level::Info,
         before: 0,
         beginning_untold: false,
-        ends: false,
+        follows: false,
         every: false,
     };
 
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_end_is_told_where_its_beginning_was() {
-        let end = Coming { ends: true, before: 7, ..FIRST };
+        let end = Coming { follows: true, before: 7, ..FIRST };
         assert_eq!(verdict(&end), Verdict::Tell);
         assert_eq!(verdict(&Coming { beginning_untold: true, ..end }), Verdict::Drop);
     }

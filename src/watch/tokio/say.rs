@@ -96,6 +96,26 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::Begins(poll.number))
 }
 
+/// Tells that a poll that was told while stuck still is, and where it is now.
+pub(crate) fn still(number: u64, who: &str, exact: bool, took: Duration, limit: Duration, stuck: Stuck) {
+    reporter::tell(still_words(number, who, exact, took, limit, stuck));
+}
+
+fn still_words(
+    number: u64,
+    who: &str,
+    exact: bool,
+    took: Duration,
+    limit: Duration,
+    stuck: Stuck,
+) -> Warning {
+    let least = if exact { "" } else { "at least " };
+    let (took, limit) = (words_of_time(took), words_of_time(limit));
+    let sentence = format!("{who} is still stuck, in one poll for {least}{took}, limit {limit} (#{number})");
+    let rows = vec![Row::stack("stuck in", stuck.stack)];
+    Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::GoesOn(number))
+}
+
 /// Tells that a poll that was told while stuck is over, or that its proof is.
 pub(crate) fn over(number: u64, who: &str, exact: bool, took: Duration, limit: Duration) {
     reporter::tell(over_words(number, who, exact, took, limit));
@@ -138,6 +158,15 @@ mod tests {
         );
         assert_eq!(w.rows[1].words.as_deref(), Some("computing; 3.0 MiB allocated meanwhile"));
         assert!(w.rows.last().unwrap().words.as_deref().unwrap().contains("yield_now"));
+    }
+
+    #[test]
+    fn what_is_still_stuck_is_told_with_where_it_is_now_under_its_number() {
+        let stuck = Stuck { stack: vec![7], words: Vec::new(), complete: true, call: None, polls: None };
+        let ms = Duration::from_millis;
+        let w = still_words(2, "task 17", false, ms(1024), ms(100), stuck);
+        assert_eq!(w.sentence, "task 17 is still stuck, in one poll for at least 1.0 s, limit 100 ms (#2)");
+        assert_eq!((w.rows.len(), w.rows[0].stack.as_slice(), w.case), (1, &[7][..], Case::GoesOn(2)));
     }
 
     #[test]

@@ -85,8 +85,9 @@ struct Watched {
     took: Duration,
     /// The report of the present proof.
     case: Option<Case>,
-    /// The wrapped poll that was told, by its beginning.
+    /// The wrapped poll that was told, by its beginning, and its report.
     wrapped: u64,
+    wrapped_case: Option<Case>,
     /// The wrapped poll that was seen last, and what the thread had run at first sight of it.
     seen: u64,
     ran: Duration,
@@ -96,9 +97,27 @@ struct Watched {
 struct Case {
     number: u64,
     who: String,
+    /// Told again over so many limits.
+    next: u32,
 }
 
 impl Case {
+    fn new(number: u64, who: String) -> Self {
+        Self { number, who, next: 10 }
+    }
+
+    /// Tells again at ten and at a hundred limits.
+    fn lasts(&mut self, exact: bool, took: Duration, limit: Duration, look: impl FnOnce() -> Option<Stuck>) {
+        if self.next > 100 || took <= limit * self.next {
+            return;
+        }
+        let Some(stuck) = look() else { return };
+        while self.next <= 100 && took > limit * self.next {
+            self.next *= 10;
+        }
+        say::still(self.number, &self.who, exact, took, limit, stuck);
+    }
+
     fn over(self, exact: bool, took: Duration, limit: Duration) {
         say::over(self.number, &self.who, exact, took, limit);
         OPEN.fetch_sub(1, AcqRel);
@@ -276,23 +295,25 @@ fn judge_proof(
     let facts = PollFacts { seen: proof.seen, waited: Duration::ZERO, maybe_two: proof.fell, step };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
     watched.took = verdict.took;
-    if watched.case.is_some() {
+    let mut look = || {
+        let stuck = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER)?;
+        // Is it still the same poll whose stack that is?
+        heap::hold(info.slot)
+            .filter(|h| h.info.tid == info.tid)
+            .and_then(|h| words::read(&h))
+            .is_some_and(|s| s.id == proof.id && s.budget.is_some_and(|b| b > super::proof::FULL))
+            .then_some(stuck)
+    };
+    if let Some(case) = &mut watched.case {
+        case.lasts(false, verdict.took, limit, look);
         return;
     }
-    let Some(stuck) = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER) else { return };
-    // Is it still the same poll whose stack that is?
-    let still = heap::hold(info.slot)
-        .filter(|h| h.info.tid == info.tid)
-        .and_then(|h| words::read(&h))
-        .is_some_and(|s| s.id == proof.id && s.budget.is_some_and(|b| b > super::proof::FULL));
-    if !still {
-        return;
-    }
+    let Some(stuck) = look() else { return };
     watched.track.told();
     let number = next_case();
     let who = say::who(proof.id);
     OPEN.fetch_add(1, AcqRel);
-    watched.case = Some(Case { number, who });
+    watched.case = Some(Case::new(number, who));
     say::stuck(say::StuckPoll {
         number,
         id: proof.id,
@@ -325,7 +346,7 @@ fn judge_wrapped(
     if watched.seen != current.since {
         (watched.seen, watched.ran) = (current.since, ran);
     }
-    if watched.wrapped == current.since || limit.is_zero() || clock::quick(current.ticks) {
+    if limit.is_zero() || clock::quick(current.ticks) {
         return;
     }
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
@@ -336,13 +357,22 @@ fn judge_wrapped(
     };
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
-    let Some(stuck) = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER) else { return };
-    if !published.still(current.since) {
-        return; // it ended meanwhile and tells itself
+    let mut look = || {
+        let stuck = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER)?;
+        published.still(current.since).then_some(stuck) // else it ended meanwhile and tells itself
+    };
+    if watched.wrapped == current.since {
+        if let Some(case) = &mut watched.wrapped_case {
+            case.lasts(true, verdict.took, limit, look);
+        }
+        return;
     }
+    let Some(stuck) = look() else { return };
     let number = next_case();
     published.note_case(number);
     watched.wrapped = current.since;
+    let who = if id == 0 { "a watched future".into() } else { say::who(id) };
+    watched.wrapped_case = Some(Case::new(number, who));
     say::stuck(say::StuckPoll {
         number,
         id,
