@@ -415,8 +415,7 @@ fn a_task_that_computes_is_told_while_it_is_stuck_and_when_it_ended() {
 #[test]
 fn what_is_stuck_ten_times_too_long_is_told_again_under_its_number_with_where_it_is_now() {
     for (how, program) in [("run_mt", "computing"), ("attached_ct", "computing"), ("run_mt", "wrapped")] {
-        let output =
-            run(&format!("{how} {program}"), &[("BIRTHMARK_ASYNC_DEBUG", "1,slow=20ms"), TRACED]);
+        let output = run(&format!("{how} {program}"), &[("BIRTHMARK_ASYNC_DEBUG", "1,slow=20ms"), TRACED]);
         let all = output.reports("slow-callback");
         let of_culprit: Vec<_> = all.iter().filter(|l| l.contains("(#1)")).collect();
         assert_eq!(of_culprit.len(), 3, "{how} {program}\n{}", output.stderr);

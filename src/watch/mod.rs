@@ -6,6 +6,8 @@
 //! error waits in `errors`. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
 #[cfg(feature = "heap")]
+mod bound;
+#[cfg(feature = "heap")]
 mod catching;
 #[cfg(feature = "heap")]
 mod errors;
@@ -21,11 +23,16 @@ mod guard;
 #[cfg(feature = "heap")]
 mod heap;
 #[cfg(feature = "heap")]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))] // only futures are judged
+mod locks;
+#[cfg(feature = "heap")]
 mod reporter;
 #[cfg(feature = "heap")]
 mod sites;
 #[cfg(feature = "heap")]
 mod switch;
+#[cfg(feature = "heap")]
+pub mod sync;
 #[cfg(feature = "heap")]
 mod verdict;
 #[cfg(feature = "heap")]
@@ -50,6 +57,8 @@ mod unpolled;
 #[cfg(feature = "tokio")]
 mod wrapped;
 
+#[cfg(feature = "heap")]
+pub use bound::ThreadBound;
 pub use guard::ResourceGuard;
 #[cfg(feature = "heap")]
 pub(crate) use reporter::errors_wait;

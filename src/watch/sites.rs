@@ -177,7 +177,7 @@ fn lead(report: &Report, label: &str) -> Option<String> {
 /// The site as filters see it.
 fn places(report: &Report, warning: &Warning) -> Vec<Place> {
     let place = |row: &Row| {
-        let is_origin = ["allocated", "spawned", "created", "watched"].contains(&row.label);
+        let is_origin = ["allocated", "spawned", "created", "watched", "made", "locked"].contains(&row.label);
         if row.is_place {
             let (_, line) = row.words.as_deref()?.rsplit_once(':')?;
             return Some(Place { function: String::new(), line: line.parse().unwrap_or(0), is_origin });

@@ -17,12 +17,23 @@ pub enum Kind {
     TaskError,
     /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
+    /// `wrong-thread`: something was used or dropped on a thread that it doesn't belong to.
+    WrongThread,
+    /// `lock-across-await`: a lock of std was held while its task waited.
+    LockAcrossAwait,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::SlowCallback,
+        Self::WorkerBusy,
+        Self::ResourceWarning,
+        Self::TaskError,
+        Self::NeverAwaited,
+        Self::WrongThread,
+        Self::LockAcrossAwait,
+    ];
 
     /// As reports and filters write it: `resource-warning`.
     pub fn name(self) -> &'static str {
@@ -32,6 +43,8 @@ impl Kind {
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
+            Self::WrongThread => "wrong-thread",
+            Self::LockAcrossAwait => "lock-across-await",
         }
     }
 
@@ -62,7 +75,6 @@ impl Row {
     pub(crate) fn words(label: &'static str, words: String) -> Self {
         Self { label, words: Some(words), ..Self::default() }
     }
-    #[cfg(feature = "tokio")]
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
         Self { is_place: true, ..Self::words(label, words) }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::unpolled::Unpolled;
-use super::{poll, switch};
+use super::{locks, poll, switch};
 
 /// A future whose polls are timed exactly while async debug is on, and whose allocations in each of them are counted. Made by
 /// [`watched`] and [`WatchExt::watched`].
@@ -87,6 +87,11 @@ impl<F: Future> Future for Watched<F> {
         }
         unpolled.settle();
         let _entered = poll::enter(made, cx.waker().data());
-        future.poll(cx)
+        let before = locks::last();
+        let polled = future.poll(cx);
+        if polled.is_pending() {
+            locks::pending(before, made);
+        }
+        polled
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct StuckPoll {
     pub allocated: u64,
     pub spawned: Option<Vec<usize>>,
     pub thread: String,
+    /// The lock that it waits for: its holder's thread, and where it took it.
+    pub lock: Option<(String, &'static Location<'static>)>,
     pub stuck: Stuck,
 }
 
@@ -80,6 +82,9 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
             format!("{state}; {} allocated meanwhile", words_of_bytes(poll.allocated as i64)),
         ),
     ];
+    if let Some((thread, place)) = &poll.lock {
+        rows.push(Row::words("lock", format!("held by {thread}, taken {}:{}", place.file(), place.line())));
+    }
     if let Some(Some(made)) = poll.wrapped {
         rows.push(Row::place("watched", made));
     }
@@ -148,6 +153,7 @@ mod tests {
             allocated: 3 << 20,
             spawned: None,
             thread: "thread w".into(),
+            lock: None,
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];

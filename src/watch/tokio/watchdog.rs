@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::super::heap::{self, ThreadInfo};
 use super::super::judge::{PollFacts, SlowCallback};
+use super::super::locks;
 use super::super::poll::{Current, Published};
 use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
@@ -326,6 +327,7 @@ fn judge_proof(
         allocated,
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
+        lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
     });
 }
@@ -384,6 +386,7 @@ fn judge_wrapped(
         allocated: info.allocated.saturating_sub(u64::try_from(current.allocated).unwrap_or(0)),
         spawned: spawned(id, &stuck, info.stack, current.waker),
         thread: cpu::name(info.tid),
+        lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
     });
 }

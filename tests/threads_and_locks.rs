@@ -1,0 +1,240 @@
+//! A value used on a thread that isn't its own, and a lock of std held while its task waits.
+
+#![cfg(feature = "tokio")]
+
+mod child_process;
+
+use std::time::Duration;
+
+use birthmark::ThreadBound;
+use birthmark::WatchExt as _;
+use birthmark::sync::{Mutex, RwLock};
+use child_process::{Output, asked, run};
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, yield_now};
+
+#[global_allocator]
+static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+
+#[inline(never)]
+fn bind() -> ThreadBound<std::rc::Rc<u8>> {
+    ThreadBound::new(std::rc::Rc::new(7))
+}
+
+#[inline(never)]
+fn use_elsewhere(bound: &ThreadBound<std::rc::Rc<u8>>) -> u8 {
+    ***bound
+}
+
+async fn holds_a_mutex(mutex: &Mutex<u8>) {
+    let mut guard = mutex.lock().unwrap();
+    yield_now().await;
+    *guard += 1;
+}
+
+async fn gives_it_back(mutex: &Mutex<u8>) {
+    *mutex.lock().unwrap() += 1;
+    yield_now().await;
+    let guard = mutex.lock().unwrap();
+    drop(guard);
+    yield_now().await;
+}
+
+static SHARED: Mutex<u8> = Mutex::new(0);
+
+async fn body(program: &str) {
+    match program {
+        "used_elsewhere" => {
+            let bound = bind();
+            let panicked = std::thread::Builder::new()
+                .name("elsewhere".into())
+                .spawn(move || use_elsewhere(&bound))
+                .unwrap()
+                .join();
+            assert!(panicked.is_err());
+        }
+        "dropped_elsewhere" => {
+            let bound = bind();
+            std::thread::spawn(move || drop(bound)).join().unwrap();
+        }
+        "brought_back" => {
+            let bound = bind();
+            let bound = std::thread::spawn(move || bound).join().unwrap();
+            assert_eq!(use_elsewhere(&bound), 7);
+        }
+        "mutex" => holds_a_mutex(&Mutex::new(0)).watched().await,
+        "mutex_in_local_set" => {
+            let local = LocalSet::new();
+            local
+                .run_until(async {
+                    tokio::task::spawn_local(async { holds_a_mutex(&Mutex::new(0)).await }.watched())
+                        .await
+                        .unwrap();
+                })
+                .await;
+        }
+        "mutex_each_time" => {
+            for _ in 0..3 {
+                holds_a_mutex(&Mutex::new(0)).watched().await;
+            }
+        }
+        "rw_lock" => {
+            let lock = RwLock::new(0);
+            async {
+                let read = lock.read().unwrap();
+                yield_now().await;
+                drop(read);
+            }
+            .watched()
+            .await;
+        }
+        "given_back" => {
+            gives_it_back(&Mutex::new(0)).watched().await;
+            birthmark::tokio::spawn(gives_it_back(&SHARED)).await.unwrap();
+        }
+        "taken_before" => {
+            // In a task that isn't wrapped: the wrapped future inside took nothing.
+            let mutex = Mutex::new(0);
+            let guard = mutex.lock().unwrap();
+            yield_now().watched().await;
+            drop(guard);
+        }
+        "stuck_in_a_lock" => {
+            let (sender, taken) = std::sync::mpsc::channel();
+            let holder = std::thread::Builder::new()
+                .name("holder".into())
+                .spawn(move || {
+                    let guard = SHARED.lock().unwrap();
+                    sender.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(400));
+                    drop(guard);
+                })
+                .unwrap();
+            taken.recv().unwrap();
+            birthmark::tokio::spawn(async { *SHARED.lock().unwrap() += 1 }).await.unwrap();
+            holder.join().unwrap();
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
+#[test]
+fn program() {
+    if let Some(asked) = asked() {
+        let (how, program) = asked.split_once(' ').unwrap();
+        match how {
+            "mt" => birthmark::tokio::run(true, body(program)),
+            "ct" => {
+                birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, body(program));
+            }
+            "attached" => Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                birthmark::tokio::attach(&tokio::runtime::Handle::current());
+                birthmark::set_debug(true);
+                body(program).await;
+            }),
+            "off" => birthmark::tokio::run(false, body(program)),
+            other => panic!("no way {other}"),
+        }
+    }
+}
+
+const TRACED: (&str, &str) = ("TRACEMALLOC", "5");
+
+/// The rows of one label.
+fn rows<'o>(output: &'o Output, label: &str) -> Vec<&'o str> {
+    let head = format!("  {label:<10} ");
+    output.stderr.lines().filter(|line| line.starts_with(&head)).collect()
+}
+
+fn is_here(line: &str) -> bool {
+    line.contains("tests/threads_and_locks.rs:") || !cfg!(debug_assertions)
+}
+
+#[test]
+fn a_use_on_another_thread_panics_there_with_both_stacks_and_both_threads() {
+    for variables in [&[][..], &[TRACED]] {
+        let output = run("mt used_elsewhere", variables);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        let all = output.reports("wrong-thread");
+        assert_eq!(all.len(), 1, "{}", output.stderr);
+        assert!(all[0].contains("Rc<u8> of thread "), "{}", output.stderr);
+        assert!(all[0].ends_with(" was used on thread elsewhere"), "{}", output.stderr);
+        let (made, used) = (rows(&output, "made"), rows(&output, "used"));
+        assert!(made.len() == 1 && is_here(made[0]), "{}", output.stderr);
+        assert!(used.len() == 1 && is_here(used[0]), "{}", output.stderr);
+        assert!(used[0].contains("use_elsewhere"), "{}", output.stderr);
+        if variables.is_empty() {
+            assert!(output.stderr.contains("TRACEMALLOC=5"), "{}", output.stderr);
+        } else {
+            assert!(made[0].contains("threads_and_locks::bind"), "{}", output.stderr);
+        }
+    }
+}
+
+#[test]
+fn with_async_debug_off_a_use_elsewhere_still_panics_with_both_lines() {
+    let output = run("off used_elsewhere", &[]);
+    let told = output.reports("wrong-thread");
+    assert_eq!(told.len(), 1, "{}", output.stderr);
+    assert_eq!(told[0].matches("tests/threads_and_locks.rs:").count(), 2, "{}", output.stderr);
+}
+
+#[test]
+fn a_value_dropped_elsewhere_is_told_and_one_brought_back_is_not() {
+    let output = run("mt dropped_elsewhere", &[TRACED]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let all = output.reports("wrong-thread");
+    assert_eq!(all.len(), 1, "{}", output.stderr);
+    assert!(all[0].contains(" was dropped on ") && all[0].ends_with(", and leaked"), "{}", output.stderr);
+    for program in ["mt brought_back", "off dropped_elsewhere"] {
+        let output = run(program, &[TRACED]);
+        assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_lock_held_across_an_await_is_told_once_with_the_line_that_took_it() {
+    for (program, what) in [
+        ("mt mutex", "Mutex"),
+        ("ct mutex", "Mutex"),
+        ("mt mutex_in_local_set", "Mutex"),
+        ("attached mutex_each_time", "Mutex"),
+        ("attached rw_lock", "RwLock"),
+    ] {
+        for variables in [&[][..], &[TRACED]] {
+            let output = run(program, variables);
+            let text = format!("{program} {variables:?}\n{}", output.stderr);
+            assert_eq!(output.code, Some(0), "{text}");
+            let all = output.reports("lock-across-await");
+            assert_eq!(all.len(), 1, "{text}");
+            assert!(all[0].ends_with(&format!(" holds a {what} while it waits")), "{text}");
+            let locked = rows(&output, "locked");
+            assert!(locked.len() == 1 && is_here(locked[0]), "{text}");
+            assert!(output.stderr.contains(&format!("`tokio::sync::{what}`")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_lock_given_back_before_the_await_or_taken_outside_is_silent() {
+    for program in ["mt given_back", "ct given_back", "attached taken_before", "off mutex"] {
+        let output = run(program, &[TRACED]);
+        assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_poll_that_is_stuck_in_a_lock_names_who_holds_it_and_where_it_was_taken() {
+    let output = run("mt stuck_in_a_lock", &[TRACED]);
+    let all = output.reports("slow-callback");
+    assert_eq!(all.len(), 2, "{}", output.stderr);
+    let lock = rows(&output, "lock");
+    assert_eq!(lock.len(), 1, "{}", output.stderr);
+    assert!(
+        lock[0].contains("held by thread holder, taken tests/threads_and_locks.rs:"),
+        "{}",
+        output.stderr
+    );
+}
