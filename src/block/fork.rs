@@ -18,9 +18,8 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn begin() {
     let Some(page) = sys::map(4096) else { return };
     let p: *mut AtomicU64 = page.as_ptr().cast();
-    #[cfg(target_os = "linux")]
-    // SAFETY: a whole page of ours. Where the kernel refuses, children count as their parent.
-    sys::keep_errno(|| unsafe { libc::madvise(p.cast(), 4096, libc::MADV_WIPEONFORK) });
+    // SAFETY: a whole page of ours. Where the system refuses, children count as their parent.
+    unsafe { sys::wipe_in_child(page.as_ptr()) };
     // SAFETY: mapped above, zeroed, never unmapped.
     unsafe { (*p).store(NUMBER.load(Relaxed).wrapping_add(1), Relaxed) };
     PAGE.store(p, core::sync::atomic::Ordering::Release);

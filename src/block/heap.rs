@@ -3,7 +3,6 @@
 //! The word of a block is taken by one compare-and-swap before anything else happens to it, so of two threads that free
 //! the same block one finds it freed. Runs inside an allocation.
 
-#[cfg(target_arch = "x86_64")]
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use super::facts::{Block, BlockFacts, Found, Memory};

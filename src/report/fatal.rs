@@ -15,6 +15,7 @@ use super::turn::{self, Telling, Turn};
 use super::{child, fault as words, json, repeats};
 use crate::block::fault::{Fault, goes_on};
 use crate::config::settings;
+use crate::sys;
 use crate::trace::frame::Traceback;
 use crate::trace::{RawStack, capture, resolve};
 
@@ -29,7 +30,7 @@ const TURN_MS: i64 = 2 * LIMIT_MS;
 #[cold]
 #[inline(never)]
 pub(crate) fn tell(fault: &Fault, start: Option<capture::Start>) {
-    crate::sys::keep_errno(|| {
+    sys::keep_errno(|| {
         let telling = Telling::begin();
         if let Some(_turn) = Turn::take(TURN_MS) {
             match scratch::lend() {
@@ -99,7 +100,7 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
     let Paper { allocated, freed, found: here, text } = room;
     let mut memory = [0u8; 16];
     let thread = thread_name(&mut memory);
-    let id = std::process::id();
+    let id = sys::process_id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {
@@ -139,14 +140,10 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
 
 /// This thread's name as the system has it.
 fn thread_name(memory: &mut [u8; 16]) -> &str {
-    #[cfg(target_os = "linux")]
-    // SAFETY: no arguments, neither fails; the kernel writes at most 16 bytes, ended by zero.
-    unsafe {
-        if libc::syscall(libc::SYS_gettid) == i64::from(libc::getpid()) {
-            return "main";
-        }
-        libc::prctl(libc::PR_GET_NAME, memory.as_mut_ptr());
+    if sys::is_main_thread() {
+        return "main";
     }
+    sys::thread_name(memory);
     let name = memory.split(|byte| *byte == 0).next().unwrap_or_default();
     core::str::from_utf8(name).unwrap_or("?")
 }

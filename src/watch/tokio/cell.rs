@@ -25,7 +25,7 @@ pub(crate) fn publish(shape: Shape) {
 }
 
 fn word(address: usize) -> Option<usize> {
-    let mut bytes = [0; 8];
+    let mut bytes = [0; size_of::<usize>()];
     heap::read_unsure(address, &mut bytes).then(|| usize::from_ne_bytes(bytes))
 }
 
@@ -61,7 +61,12 @@ pub(crate) fn on_stack(
     let mut no = [0usize; 16];
     let mut next = 0;
     for w in words {
-        if w & 63 != 0 || w < 1 << 16 || w >> 47 != 0 || (low..high).contains(&w) || no.contains(&w) {
+        if w & 63 != 0
+            || w < 1 << 16
+            || w as u64 >> crate::sys::ADDRESS_BITS != 0
+            || (low..high).contains(&w)
+            || no.contains(&w)
+        {
             continue;
         }
         if holds(shape, w, id) {

@@ -27,7 +27,7 @@ pub(crate) fn settle() {
     let end = Instant::now() + step_of(switch::limit()) * 3;
     while OPEN.load(Acquire) != 0
         && switch::on()
-        && OF.load(Acquire) == std::process::id()
+        && OF.load(Acquire) == crate::sys::process_id()
         && Instant::now() < end
     {
         std::thread::sleep(Duration::from_millis(1));
@@ -42,7 +42,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 
 /// Makes sure that this process has a watchdog. Ordinary code.
 pub(crate) fn ensure() {
-    let pid = std::process::id();
+    let pid = crate::sys::process_id();
     let seen = OF.load(Acquire);
     if seen == pid || OF.compare_exchange(seen, pid, AcqRel, Acquire).is_err() {
         return;
@@ -62,7 +62,7 @@ fn run() {
         watchdog.end();
         OF.store(0, Release);
         // Switched on again meanwhile, by somebody who still saw us?
-        if !switch::on() || OF.compare_exchange(0, std::process::id(), AcqRel, Acquire).is_err() {
+        if !switch::on() || OF.compare_exchange(0, crate::sys::process_id(), AcqRel, Acquire).is_err() {
             return;
         }
     }
