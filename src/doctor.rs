@@ -7,9 +7,9 @@ use crate::config::settings;
 use crate::hook;
 use crate::mode::{HEAP, mode};
 use crate::snapshot::{Dropped, format_size, missing, missing_words};
-use crate::sys;
 use crate::trace::generation::control;
-use crate::trace::intern;
+use crate::trace::{intern, looking};
+use crate::{dropped, sys};
 
 /// What [`doctor`] found. Its `Display` is one line for each fact, and one for each thing to change.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Doctor {
     pub mapped: u64,
     /// What was left out because something ran out.
     pub dropped: Dropped,
+    /// Threads so far that walk each stack anew, since the memory for memos of stacks was used up.
+    pub walking: u64,
     /// What the runtime side found in tokio; nothing without the feature `tokio` or before a runtime was attached.
     pub runtime: Option<String>,
     /// What to change.
@@ -53,6 +55,7 @@ pub fn doctor() -> Doctor {
         traces: intern::bytes() as u64,
         mapped: sys::our_bytes() as u64,
         dropped: missing(),
+        walking: dropped::MEMOS.count(),
         runtime: None,
         advice: Vec::new(),
     };
@@ -87,6 +90,20 @@ pub fn doctor() -> Doctor {
         found.dropped.table != 0 || found.dropped.traces != 0,
         "the system had no memory for our tables: raise `ulimit -v`, or trace fewer frames",
     );
+    if found.walking != 0 {
+        let (n, s) = (found.walking, if found.walking == 1 { "" } else { "s" });
+        found.advice.push(format!(
+            "{n} thread{s} had no memory for a memo of stacks (64 MiB for all threads, or `ulimit -v`) and walked each \
+             stack, several times slower: fewer threads at once, or fewer frames"
+        ));
+    }
+    if looking::lost() {
+        found.advice.push(
+            "names have no lines in this process: another thread held a lock when it was forked; look at snapshots in \
+             the parent, or fork while nobody looks names up"
+                .to_owned(),
+        );
+    }
     if let Some(file) = settings().report.file {
         found.advice.push(format!("reports go to {}", String::from_utf8_lossy(file)));
     }
@@ -129,6 +146,14 @@ impl fmt::Display for Doctor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_that_walk_for_want_of_a_memo_are_told() {
+        dropped::MEMOS.add(1);
+        let doctor = doctor();
+        assert!(doctor.walking >= 1);
+        assert!(doctor.to_string().contains("had no memory for a memo of stacks"), "{doctor}");
+    }
 
     #[test]
     fn a_program_without_the_allocator_is_told_how_to_install_it() {

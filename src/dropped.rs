@@ -27,5 +27,7 @@ pub(crate) static TRACES: Counter = Counter::new();
 pub(crate) static CAPTURES: Counter = Counter::new();
 /// Blocks that left without quarantine because its ring couldn't be had, or because a handler interrupted it.
 pub(crate) static QUARANTINE: Counter = Counter::new();
+/// Threads that walk each stack, since memory for memos had run out.
+pub(crate) static MEMOS: Counter = Counter::new();
 /// Stacks cut short at a frame without usable unwind tables.
 pub(crate) static CUT: Counter = Counter::new();

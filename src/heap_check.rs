@@ -9,6 +9,7 @@ use crate::mode::{HEAP, mode};
 use crate::report::fault::{Stacks, report};
 use crate::report::record::Report;
 use crate::report::text::{self, Style};
+use crate::report::who::Threads;
 use crate::thread::Ours;
 use crate::trace::frame::Traceback;
 use crate::trace::{RawStack, resolve};
@@ -105,7 +106,7 @@ fn describe(fault: &Fault) -> Damaged {
         freed: stack(block.and_then(|block| block.free).map_or(0, |free| free.freed_by)),
         found: None,
     };
-    let report = report(fault, &stacks, "", &resolve::traceback);
+    let report = report(fault, &stacks, &Threads::of(fault), &resolve::traceback);
     Damaged {
         report: Box::new(report),
         allocated: stacks.allocated.as_ref().map(resolve::traceback),

@@ -39,7 +39,9 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
             }
             FORBIDDEN.store(settings.forbidden, Relaxed);
             thread::make_key();
-            fork::begin();
+            if settings.heap.is_some() || settings.tracemalloc != 0 {
+                fork::begin();
+            }
             let mut bits = READY;
             if let Some(heap) = settings.heap {
                 quarantine::set_budget(heap.quarantine);
@@ -49,6 +51,9 @@ pub(crate) fn begin(defaults: &Defaults) -> u32 {
                 let limit = settings.tracemalloc;
                 generation::begin(|_| Some((limit, true)));
                 bits |= TRACE;
+            }
+            if bits & HEAP != 0 && bits & TRACE != 0 {
+                table::keep_threads();
             }
             mode::set(bits);
             STAGE.store(2, Release);
@@ -171,7 +176,7 @@ unsafe fn made_with<const HEAP: bool, const TRACE: bool>(
         let trace = if TRACE { unsafe { capture(line, slot, control, start) } } else { 0 };
         let fork = if HEAP { fork::number() } else { 0 };
         let record = Record::live(user as usize, size, align, trace, fork);
-        if table::put(user as usize, size, record, slot.number) && trace != 0 {
+        if table::put(user as usize, size, record, &slot.who) && trace != 0 {
             counters::count(slot, control, size as i64, 1);
         }
     }
@@ -272,7 +277,8 @@ unsafe fn on_land(user: *mut u8, size: usize, align: usize, old: usize; start) -
     // SAFETY: the registers are those of our entry's caller, on this thread.
     let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
     let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
-    if table::put(user as usize, size, Record::live(user as usize, size, align, trace, fork), slot.number) && trace != 0 {
+    let record = Record::live(user as usize, size, align, trace, fork);
+    if table::put(user as usize, size, record, &slot.who) && trace != 0 {
         counters::count(slot, control, size as i64, 1);
     }
     user
@@ -296,8 +302,7 @@ pub(crate) fn settle(lifted: u64, old: usize) {
 pub(crate) fn put_back(lifted: u64, user: *mut u8, old: usize) {
     let record = Record(lifted);
     if record.is_block() {
-        let line = line();
-        table::put(user as usize, old, record, thread::slot(line).number);
+        table::put(user as usize, old, record, &table::thread_of(user as usize).into());
     }
 }
 

@@ -30,7 +30,8 @@
 //! - *A block freed after `stop`*: nothing; its record goes with it.
 //! - *A thread with a stack too small for a walk, no memory for a new stack*: the block has no trace, and is counted in
 //!   [`Dropped`], which the snapshot's head, [`doctor`] and one line at exit tell.
-//! - *`fork`*: the child goes on; it reports no damage of its parent's blocks.
+//! - *`fork`*: the child goes on; it reports no damage of its parent's blocks, but what it writes itself to one after its own
+//!   free of it. Where another thread of the parent held a lock of the loader or of `backtrace`, names have no lines in it.
 //! - *A fault of the heap*: one report, then `SIGABRT`, unless `on_error=continue`.
 //!
 //! # The modules, as an allocation passes them
@@ -106,4 +107,4 @@ pub use watch::tokio;
 #[cfg(feature = "tokio")]
 pub use watch::{WatchExt, Watched, watched};
 #[cfg(feature = "heap")]
-pub use watch::{set_debug, set_slow_callback_duration};
+pub use watch::{set_debug, set_slow_callback_duration, warnings};

@@ -4,20 +4,32 @@
 //! memory stays for the next thread, so that counters outlive the threads that made them. Threads past the last slot, or
 //! past their key's destructor, share one. Runs inside an allocation.
 
+pub(crate) mod names;
+
 use core::cell::UnsafeCell;
 use core::sync::atomic::{
     AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-use crate::block::quarantine::Ring;
+use crate::block::fork;
+use crate::block::quarantine::{self, Ring};
 use crate::sys::line::{Line, line};
 use crate::sys::{self, ThreadKey};
 use crate::table::counters::Set;
 use crate::trace::memo::Memo;
 
+/// A slot's state, in the lowest two bits; above them the number of the process that it was taken in.
 const FREE: u32 = 0;
 const USED: u32 = 1;
+/// Its thread ends, and may have given its memo back.
+const LEFT: u32 = 2;
+const STATE: u32 = 3;
+
+fn used() -> u32 {
+    USED | (fork::number() as u32) << 2
+}
+
 const CHUNK: usize = 32;
 const CHUNKS: usize = 128;
 
@@ -30,8 +42,10 @@ pub(crate) struct Slot {
     pub allocated: AtomicI64,
     /// The shared slot: locked adds, no memo, no ring.
     pub shared: bool,
-    /// Number of the slot, for the thread column.
+    /// Number of the slot, for [`hold`].
     pub number: u32,
+    /// Which thread has it, for the thread column and the quarantine: see [`names`]. 0 in the shared slot.
+    pub who: AtomicU32,
     /// The kernel's id of the thread.
     pub tid: AtomicI32,
     /// The thread pointer.
@@ -61,6 +75,7 @@ impl Slot {
             allocated: AtomicI64::new(0),
             shared,
             number,
+            who: AtomicU32::new(0),
             tid: AtomicI32::new(0),
             thread_pointer: AtomicUsize::new(0),
             stack_low: AtomicUsize::new(0),
@@ -72,6 +87,18 @@ impl Slot {
             state: AtomicU32::new(FREE),
             held: AtomicU32::new(0),
         }
+    }
+
+    /// Its thread is gone: for the next one.
+    fn free(&self) {
+        quarantine::leave(self);
+        self.who.store(0, Relaxed);
+        self.tid.store(0, Relaxed);
+        self.thread_pointer.store(0, Relaxed);
+        self.stack_low.store(0, Relaxed);
+        self.stack_high.store(0, Relaxed);
+        self.allocated.store(0, Relaxed);
+        self.state.store(FREE, Release);
     }
 
     /// Whether `sp` lies in the thread's own stack.
@@ -120,6 +147,7 @@ fn take(line: &Line) -> &'static Slot {
     }
     line.slot.set(slot);
     if slot.shared {
+        names::count_nameless();
         return slot;
     }
     let key = ThreadKey::of(KEY.load(Relaxed).wrapping_sub(1));
@@ -128,6 +156,7 @@ fn take(line: &Line) -> &'static Slot {
         line.slot.set(&SHARED);
         return &SHARED;
     }
+    slot.who.store(names::begin(), Relaxed);
     #[cfg(native)]
     {
         let (low, high) = sys::stack_bounds();
@@ -166,13 +195,14 @@ fn find() -> Option<&'static Slot> {
     if KEY.load(Acquire) == 0 {
         return None;
     }
+    let used = used();
     for (index, place) in CHUNK_TABLE.iter().enumerate() {
         let first = chunk(place, index)?;
         for i in 0..CHUNK {
             // SAFETY: a published chunk holds CHUNK slots for ever.
             let slot = unsafe { &*first.add(i) };
             if slot.state.load(Relaxed) == FREE
-                && slot.state.compare_exchange(FREE, USED, AcqRel, Relaxed).is_ok()
+                && slot.state.compare_exchange(FREE, used, AcqRel, Relaxed).is_ok()
             {
                 return Some(slot);
             }
@@ -188,20 +218,58 @@ unsafe extern "C" fn give_back(slot: *mut core::ffi::c_void) {
     line.slot.set(&SHARED);
     // SAFETY: the value was set by `take` to a slot, whose memory is never unmapped.
     let slot = unsafe { &*slot.cast::<Slot>() };
+    fork::number(); // in a child that asks for the first time, what its parent's threads left goes first
+    names::end(slot.who.load(Relaxed));
+    slot.state.store(LEFT | slot.state.load(Relaxed) & !STATE, Release);
     // SAFETY: this thread is still the slot's owner, and no hook of it runs here.
     unsafe { (*slot.memo.get()).let_go() };
-    crate::block::quarantine::leave(slot);
-    slot.tid.store(0, Relaxed);
-    slot.thread_pointer.store(0, Relaxed);
-    slot.stack_low.store(0, Relaxed);
-    slot.stack_high.store(0, Relaxed);
-    slot.allocated.store(0, Relaxed);
-    slot.state.store(FREE, Release);
+    slot.free();
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst); // first freed, then looked: see `hold`
     // A watchdog that holds the slot reads this thread's words: they stay mapped until it lets go.
     while slot.held.load(Acquire) != 0 {
         core::hint::spin_loop();
     }
+}
+
+/// The first question for the fork number in a child: what threads that are no more have left behind is for others from
+/// here on. `process`: the child's number.
+///
+/// The thread that forked is the child's first, whose id is the process's. Where another one of the child comes before it,
+/// nothing is done: who of the old slots lives on can't be told then, so they stay taken.
+#[cold]
+pub(crate) fn after_fork(process: u64) {
+    if !sys::is_main_thread() {
+        return;
+    }
+    let mine = line().slot.get();
+    slots(&mut |slot| {
+        slot.held.store(0, Relaxed); // by a watchdog of the parent's
+        let state = slot.state.load(Acquire);
+        if slot.shared || state == FREE || state >> 2 == process as u32 & u32::MAX >> 2 {
+            return;
+        }
+        if core::ptr::eq(slot, mine) {
+            #[cfg(native)]
+            slot.tid.store(sys::thread_id(), Release);
+            if names::several() {
+                slot.who.store(names::begin(), Relaxed); // `main` here, whatever it was in the parent
+            }
+            slot.state.store(state & STATE | (process as u32) << 2, Release);
+            return;
+        }
+        // SAFETY: the slot's owner doesn't exist in this process, and nobody else takes the slot before `free`. Where it was
+        // about to give its memo back, that may be done already, so it is forgotten; else the memo is whole.
+        unsafe {
+            match state & STATE {
+                LEFT => slot.memo.get().write(Memo::new()),
+                _ => (*slot.memo.get()).let_go(),
+            }
+        }
+        #[cfg(feature = "tokio")]
+        slot.poll.forget();
+        slot.free();
+    });
+    quarantine::after_fork();
 }
 
 /// Visits every slot that was ever used, the shared one too.
@@ -237,7 +305,7 @@ pub(crate) struct ThreadInfo {
 
 fn info(slot: &Slot) -> Option<ThreadInfo> {
     let tid = slot.tid.load(Acquire);
-    (!slot.shared && slot.state.load(Acquire) == USED && tid != 0).then(|| ThreadInfo {
+    (!slot.shared && slot.state.load(Acquire) & STATE == USED && tid != 0).then(|| ThreadInfo {
         tid,
         thread_pointer: slot.thread_pointer.load(Relaxed),
         allocated: slot.allocated.load(Relaxed) as u64,

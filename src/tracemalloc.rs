@@ -1,7 +1,8 @@
 //! Python's `tracemalloc`: start, stop, and questions about what is traced.
 
+use crate::block::fork;
 use crate::hook;
-use crate::mode::{self, TRACE};
+use crate::mode::{self, HEAP, TRACE};
 use crate::table::{self, State, counters};
 use crate::thread::Ours;
 use crate::trace::frame::Traceback;
@@ -20,6 +21,10 @@ pub fn start(frames: u16) {
     }
     if is_tracing() {
         return;
+    }
+    fork::begin();
+    if mode::mode() & HEAP != 0 {
+        table::keep_threads();
     }
     let edge = intern::edge();
     if generation::begin(|c| (!c.on()).then_some((frames, true))) {

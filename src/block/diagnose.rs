@@ -68,8 +68,16 @@ mod tests {
     use super::*;
 
     const START: usize = 0x1000;
-    const LIVE: Block =
-        Block { start: START, size: 24, align: 8, trace: 7, freed: false, free: None, inherited: false };
+    const LIVE: Block = Block {
+        start: START,
+        size: 24,
+        align: 8,
+        trace: 7,
+        thread: 0,
+        freed: false,
+        free: None,
+        inherited: false,
+    };
     const FREED: Block = Block { freed: true, ..LIVE };
     const INHERITED: Block = Block { inherited: true, ..LIVE };
     const ALL: [Found; 5] = [Found::Free, Found::Realloc, Found::Quarantine, Found::Check, Found::Exit];

@@ -35,6 +35,8 @@ pub(crate) struct Block {
     pub align: usize,
     /// The stack that made it, 0: none kept.
     pub trace: u32,
+    /// The thread that made it, by its number in `thread::names`, 0: not kept.
+    pub thread: u32,
     /// Freed already, and its memory kept.
     pub freed: bool,
     /// That free, where it is still known.

@@ -3,7 +3,7 @@
 //! The word of a block is taken by one compare-and-swap before anything else happens to it, so of two threads that free
 //! the same block one finds it freed. Runs inside an allocation.
 
-use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::facts::{Block, BlockFacts, Found, Memory};
 use super::fault::{self, Fault};
@@ -20,8 +20,10 @@ use crate::{dropped, sys};
 /// From here on only the first and the last page are filled, new and freed, and `realloc` stays in place.
 pub(crate) const LARGE: usize = 128 << 10;
 const PAGE: usize = 4096;
-/// All of a record but its trace and fork number.
-const SHAPE: u64 = ((1 << 38) - 1) & !(3 << 3);
+/// All of a record but its trace.
+const WHOLE: u64 = (1 << 38) - 1;
+/// The same but its fork number.
+const SHAPE: u64 = WHOLE & !(3 << 3);
 
 /// Fills a block as far as its size says.
 ///
@@ -154,6 +156,7 @@ pub(crate) fn block_of(start: usize, record: Record) -> Block {
         align: record.align(),
         // Left to its holder, its word keeps another number in the trace's place.
         trace: if record.state() == State::HeldFreed { 0 } else { record.trace() },
+        thread: table::thread_of(start),
         freed: !matches!(record.state(), State::Live | State::HeldLive),
         free: None,
         inherited: record.fork() != fork::number() & 3,
@@ -248,7 +251,8 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
     // Both zones and the word may lie far off in memory, and nothing is read past a compare-and-swap before it is done.
     prefetch(address.wrapping_sub(layout::ZONE));
     prefetch(address.wrapping_add(size));
-    let shape = Record::live(address, size, align, 0, 0).0;
+    // With this process's fork number: a block that a child inherited is claimed the slow way, which makes it its own.
+    let shape = Record::marked(address, size, align, 0, fork::mark()).0;
     let mut record = Record::ABSENT;
     let mut word = None;
     if let Some(leaf) = leaf::leaf(address) {
@@ -257,13 +261,13 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
         word = Some(w);
     }
     let taken = match word {
-        Some(w) if (record.0 ^ shape) & SHAPE == 0 && size < HUGE => {
+        Some(w) if (record.0 ^ shape) & WHOLE == 0 && size < HUGE => {
             w.compare_exchange(record.0, record.with_state(State::Quarantined).0, AcqRel, Acquire).is_ok()
         }
         _ => false,
     };
     if !taken {
-        // Held, huge, or wrong.
+        // Held, huge, inherited, or wrong.
         match claim(call, address, size, align) {
             Claim::Ours(r) => record = r,
             Claim::Refused => return,
@@ -289,8 +293,8 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
     }
     let line = call.line;
-    let busy = line.busy.get();
-    if busy == 0 {
+    // What Birthmark itself frees, while it finds names for one, must not push the program's blocks out.
+    if line.busy.get() | line.ours.get() == 0 {
         let trace = if TRACE { call.trace() } else { 0 };
         line.busy.set(1);
         // SAFETY: the slot is this thread's and `busy` says that no push of it is under way; the block is as asked for.
@@ -299,7 +303,7 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
         if kept {
             return;
         }
-    } else {
+    } else if line.busy.get() != 0 {
         dropped::QUARANTINE.add(1); // a signal handler inside a push
     }
     pattern::keep(user);
@@ -308,7 +312,7 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
 
 #[inline(always)]
 fn entry(call: &Call<'_>, address: usize, freed_by: u32, size: usize, align: usize) -> Entry {
-    Entry { address, inner: call.number(), freed_by, thread: call.slot.number, size, align }
+    Entry { address, inner: call.number(), freed_by, thread: call.slot.who.load(Relaxed), size, align }
 }
 
 /// A freed block goes back at once: its record goes, then its memory; or, if it is held, its holder sees to that.
@@ -346,7 +350,7 @@ fn leave(address: usize, inner: u8) {
 }
 
 enum Claim {
-    /// Taken out of the program's hands.
+    /// Taken out of the program's hands; its record as it was.
     Ours(Record),
     /// An error that was told; the block stays as it is.
     Refused,
@@ -369,13 +373,14 @@ fn claim(call: &Call<'_>, address: usize, size: usize, align: usize) -> Claim {
             State::HeldLive if record.fork() == fork::number() & 3 => {
                 record.with_state(State::HeldQuarantined)
             }
-            State::Live | State::HeldLive => record.with_state(State::Quarantined),
+            // Whoever made it: what is written to it from here on, this process writes.
+            State::Live | State::HeldLive => record.with_state(State::Quarantined).with_fork(fork::number()),
             _ if fault.is_none() => return Claim::Unknown,
             _ => return Claim::Refused,
         };
         let Some(leaf) = leaf::leaf(address) else { return Claim::Unknown };
         if leaf.word(address).compare_exchange(record.0, next.0, AcqRel, Acquire).is_ok() {
-            return Claim::Ours(next);
+            return Claim::Ours(record);
         }
     }
 }

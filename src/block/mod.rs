@@ -9,6 +9,5 @@ pub(crate) mod fork;
 pub(crate) mod heap;
 pub(crate) mod inner;
 pub(crate) mod layout;
-#[allow(clippy::arithmetic_side_effects)]
 pub(crate) mod pattern;
 pub(crate) mod quarantine;

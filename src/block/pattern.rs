@@ -63,25 +63,26 @@ pub(crate) unsafe fn intact(p: *const u8, n: usize, pattern: Pattern) -> bool {
         // program at fault may write meanwhile.
         unsafe { p.add(at).cast::<u64>().read_unaligned() ^ word }
     };
+    let last = |bytes: usize| eight(n.wrapping_sub(bytes));
     if n < 8 {
-        return n == 0 || eight(0).to_le() << (64 - 8 * n) == 0;
+        return n == 0 || eight(0).to_le().wrapping_shl(64u32.wrapping_sub((n as u32).wrapping_mul(8))) == 0;
     }
     if n < 16 {
-        return eight(0) | eight(n - 8) == 0;
+        return eight(0) | last(8) == 0;
     }
     if n <= 32 {
-        return (eight(0) | eight(8)) | (eight(n - 16) | eight(n - 8)) == 0;
+        return (eight(0) | eight(8)) | (last(16) | last(8)) == 0;
     }
     // The last 32 bytes, and some of them twice.
-    let mut differ = [eight(n - 32), eight(n - 24), eight(n - 16), eight(n - 8)];
-    let mut i = 0;
-    while i + 32 < n {
-        for (k, d) in differ.iter_mut().enumerate() {
-            *d |= eight(i + 8 * k);
+    let mut differ = [last(32), last(24), last(16), last(8)];
+    let mut i = 0usize;
+    while i.wrapping_add(32) < n {
+        for (d, at) in differ.iter_mut().zip([0usize, 8, 16, 24]) {
+            *d |= eight(i.wrapping_add(at));
         }
-        i += 32;
+        i = i.wrapping_add(32);
     }
-    (differ[0] | differ[1]) | (differ[2] | differ[3]) == 0
+    differ == [0; 4]
 }
 
 /// Which bytes lost the pattern, if any did.

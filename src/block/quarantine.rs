@@ -5,7 +5,7 @@
 //! emptied by the others before their own. Runs inside an allocation.
 
 use core::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     pub inner: u8,
     /// The free's trace.
     pub freed_by: u32,
-    /// Slot number of the thread that freed it.
+    /// The thread that freed it, by its number in `thread::names`.
     pub thread: u32,
     /// As its record says: known here, so that a block can be verified before its word has come from memory.
     pub size: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Entry {
 struct Cell {
     /// Address, and the inner allocator's number in the upper 8 bits.
     block: AtomicU64,
-    /// The free's trace (26 bits), its thread's slot (the rest).
+    /// The free's trace in the lower half, its thread in the upper.
     free: AtomicU64,
     /// Size, and the alignment's logarithm in the lower 6 bits.
     shape: AtomicU64,
@@ -89,6 +89,9 @@ pub(crate) struct Ring {
     tail: AtomicUsize,
     /// Bytes ever taken out.
     taken: AtomicU64,
+    /// It came over a fork: a thread that the child doesn't have may have been at work in it, so `pushed` and `taken` may
+    /// differ by blocks that are gone.
+    inherited: AtomicBool,
 }
 
 impl Ring {
@@ -101,12 +104,30 @@ impl Ring {
             pushed: AtomicU64::new(0),
             tail: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
+            inherited: AtomicBool::new(false),
         }
     }
 
+    /// Bytes that wait; of a ring that came over a fork perhaps a little less than none.
     #[inline(always)]
+    fn signed_bytes(&self) -> i64 {
+        self.pushed.load(Relaxed).wrapping_sub(self.taken.load(Relaxed)) as i64
+    }
+
     fn bytes(&self) -> usize {
-        self.pushed.load(Relaxed).wrapping_sub(self.taken.load(Relaxed)) as usize
+        self.signed_bytes().max(0) as usize
+    }
+
+    #[inline(always)]
+    fn holds_more_than(&self, bytes: usize) -> bool {
+        self.signed_bytes() > bytes as i64
+    }
+
+    /// An empty ring holds nothing, whatever went under with a fork. Its owner only.
+    fn settle(&self) {
+        if self.tail.load(Acquire) == self.head.load(Acquire) && self.inherited.swap(false, Relaxed) {
+            self.pushed.store(self.taken.load(Relaxed), Relaxed);
+        }
     }
 }
 
@@ -154,7 +175,7 @@ pub(crate) unsafe fn push(slot: &Slot, entry: Entry) -> bool {
     cell.write(&entry);
     ring.pushed.store(ring.pushed.load(Relaxed).wrapping_add(charge as u64), Relaxed);
     ring.head.store(head.wrapping_add(1), Release);
-    if ring.bytes() > share {
+    if ring.holds_more_than(share) {
         make_room(ring);
     }
     true
@@ -177,7 +198,8 @@ fn make_room(ring: &Ring) {
         evict_orphans();
     }
     // SAFETY: the owner's; no lock and no borrow of the ring is held here.
-    while ring.bytes() > SHARE.load(Relaxed) && unsafe { evict::<true>(ring) } != 0 {}
+    while ring.holds_more_than(SHARE.load(Relaxed)) && unsafe { evict::<true>(ring) } != 0 {}
+    ring.settle();
 }
 
 #[cold]
@@ -197,6 +219,7 @@ fn begin(slot: &Slot) -> bool {
         ring.cells.store(fresh.as_ptr().cast(), Release);
     }
     let before = ring.state.swap(OWNED, AcqRel);
+    ring.settle();
     if before == ORPHAN {
         ORPHANS.fetch_sub(1, Relaxed);
         return true;
@@ -207,7 +230,7 @@ fn begin(slot: &Slot) -> bool {
     let share = SHARE.load(Relaxed);
     thread::slots(&mut |other| {
         // SAFETY: claims are made by compare-and-swap, by any thread.
-        while other.ring.bytes() > share && unsafe { evict::<false>(&other.ring) } != 0 {}
+        while other.ring.holds_more_than(share) && unsafe { evict::<false>(&other.ring) } != 0 {}
     });
     true
 }
@@ -217,6 +240,22 @@ pub(crate) fn leave(slot: &Slot) {
     if slot.ring.state.compare_exchange(OWNED, ORPHAN, AcqRel, Relaxed).is_ok() {
         ORPHANS.fetch_add(1, Relaxed);
     }
+}
+
+/// In a fork's child, when the slots of threads that it doesn't have were left: counts anew what those may have been at.
+/// The few blocks that one of them had just taken out are lost.
+pub(crate) fn after_fork() {
+    let (mut rings, mut orphans) = (0u32, 0u32);
+    thread::slots(&mut |slot| {
+        let ring = &slot.ring;
+        ring.inherited.store(!ring.cells.load(Relaxed).is_null(), Relaxed);
+        let state = ring.state.load(Relaxed);
+        rings = rings.wrapping_add(u32::from(state != UNUSED));
+        orphans = orphans.wrapping_add(u32::from(state == ORPHAN));
+    });
+    RINGS.store(rings, Relaxed);
+    ORPHANS.store(orphans, Relaxed);
+    share();
 }
 
 #[cold]

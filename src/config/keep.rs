@@ -1,4 +1,4 @@
-//! Keeps the few paths that the settings hold: the environment may be rewritten later, so they are copied into
+//! Keeps the few paths and filters that the settings hold: the environment may be rewritten later, so they are copied into
 //! memory of our own. No heap.
 
 use core::cell::UnsafeCell;
@@ -9,8 +9,8 @@ use super::settings::{Report, Settings};
 /// The longest path that is accepted, as Linux's `PATH_MAX` without its NUL.
 pub(super) const LONGEST: usize = 4095;
 
-/// Room for the two paths of two allocators in one program.
-const ROOM: usize = 4 * (LONGEST + 1);
+/// Room for the two paths and the filters of two allocators in one program.
+const ROOM: usize = 6 * (LONGEST + 1);
 
 struct Room(UnsafeCell<[u8; ROOM]>);
 
@@ -38,12 +38,13 @@ fn keep(bytes: &[u8]) -> Option<&'static [u8]> {
 }
 
 impl Settings<'_> {
-    /// The same settings, with their paths kept for the life of the process.
+    /// The same settings, with their paths and filters kept for the life of the process.
     pub(super) fn kept(self) -> Settings<'static> {
-        let Settings { tracemalloc, forbidden, heap, watch, report, at_exit } = self;
+        let Settings { tracemalloc, forbidden, heap, watch, warnings, report, at_exit } = self;
+        let warnings = keep(warnings).unwrap_or_default();
         let Report { json, full, color, level, file } = report;
         let report = Report { json, full, color, level, file: file.and_then(keep) };
         let at_exit = at_exit.map(|file| file.and_then(keep));
-        Settings { tracemalloc, forbidden, heap, watch, report, at_exit }
+        Settings { tracemalloc, forbidden, heap, watch, warnings, report, at_exit }
     }
 }

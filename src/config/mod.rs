@@ -21,12 +21,18 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tracemalloc;
+pub(crate) mod warnings;
 mod words;
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use once_cell::race::OnceRef;
 
+pub use settings::Level;
 #[allow(unused_imports)]
-pub(crate) use settings::{Async, Color, Defaults, Heap, Level, Report, Settings, Why};
+pub(crate) use settings::{Async, Color, Defaults, Heap, Report, Settings, Why};
+pub use warnings::Action;
 
 /// The variables that mean something; any other that begins with `BIRTHMARK_` is told as unknown.
 const KNOWN: [&str; 8] = [
@@ -42,6 +48,16 @@ const KNOWN: [&str; 8] = [
 
 static SETTINGS: OnceRef<'static, Settings<'static>> = OnceRef::new();
 static OFF: Settings<'static> = Settings::OFF;
+/// Room for the first to read them, so that a program with nothing on maps nothing.
+static ROOM: Room = Room { taken: AtomicBool::new(false), settings: UnsafeCell::new(Settings::OFF) };
+
+struct Room {
+    taken: AtomicBool,
+    settings: UnsafeCell<Settings<'static>>,
+}
+
+// SAFETY: the settings are written by the one that found the room free, and shared only after that.
+unsafe impl Sync for Room {}
 
 /// The settings, once they were read; all off before.
 pub(crate) fn settings() -> &'static Settings<'static> {
@@ -65,9 +81,14 @@ pub(crate) fn read(defaults: &Defaults) -> &'static Settings<'static> {
         Ok(settings) => settings.kept(),
         Err(bad) => refuse::stop(&bad),
     };
-    let Some(place) = crate::sys::map(size_of::<Settings<'static>>()) else { return &OFF };
-    let place: *mut Settings<'static> = place.as_ptr().cast();
-    // SAFETY: fresh pages of our own, aligned and large enough; never unmapped, and never written again.
+    let place = if !ROOM.taken.swap(true, Relaxed) {
+        ROOM.settings.get()
+    } else {
+        let Some(place) = crate::sys::map(size_of::<Settings<'static>>()) else { return &OFF };
+        place.as_ptr().cast::<Settings<'static>>()
+    };
+    // SAFETY: the room, which nobody else was or will be given, or fresh pages of our own, aligned and large enough; never
+    // unmapped, and never written again.
     let fresh: &'static Settings<'static> = unsafe {
         place.write(read);
         &*place

@@ -3,7 +3,7 @@
 
 use super::refuse::{BadValue, Refusal};
 use super::settings::{Async, Defaults, Heap, Report, Settings, Why};
-use super::{async_debug, malloc, report, snapshot, tracemalloc};
+use super::{async_debug, malloc, report, snapshot, tracemalloc, warnings};
 
 /// Frames that dev mode traces.
 const DEV_FRAMES: u16 = 5;
@@ -23,7 +23,7 @@ pub(super) fn parse<'a>(
     let asynchronous = set(async_debug::NAME).map(async_debug::parse).transpose()?;
     let mut report = set(report::NAME).map_or(Ok(Report::DEFAULT), report::parse)?;
     let at_exit = set(snapshot::NAME).map_or(Ok(None), snapshot::parse)?;
-    set("BIRTHMARK_WARNINGS").map_or(Ok(()), warnings)?;
+    let filters = set(warnings::NAME).map(warnings::parse).transpose()?;
     set("BIRTHMARK_BUDGETS").map_or(Ok(()), budgets)?;
     report.color = report::color(report.color, &mut set);
 
@@ -55,6 +55,7 @@ pub(super) fn parse<'a>(
         forbidden: frames == Some(0),
         heap,
         watch: asynchronous.unwrap_or(by_dev),
+        warnings: filters.unwrap_or(if by_dev.on { warnings::DEV } else { b"" }),
         report,
         at_exit,
     })
@@ -72,18 +73,6 @@ fn dev(value: &[u8]) -> Result<bool, BadValue<'_>> {
             allowed: "1 or 0",
         }),
     }
-}
-
-/// `BIRTHMARK_WARNINGS`: only what says the default; filters are refused by name until they are built.
-fn warnings(value: &[u8]) -> Result<(), BadValue<'_>> {
-    if value == b"default" {
-        return Ok(());
-    }
-    let action = value.split(|byte| matches!(*byte, b':' | b',')).next().unwrap_or_default();
-    let known: [&[u8]; 6] = [b"default", b"always", b"once", b"module", b"ignore", b"error"];
-    let refusal =
-        if known.contains(&action) { Refusal::NotBuilt(value) } else { Refusal::NotAllowed(action) };
-    Err(BadValue { variable: "BIRTHMARK_WARNINGS", value, refusal, allowed: "default" })
 }
 
 /// `BIRTHMARK_BUDGETS`: nothing of it is built yet.

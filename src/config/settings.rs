@@ -13,6 +13,8 @@ pub(crate) struct Settings<'a> {
     pub heap: Option<Heap>,
     /// The runtime's diagnostics.
     pub watch: Async,
+    /// Which warnings are told: the filters as `BIRTHMARK_WARNINGS` writes them, checked; empty: none.
+    pub warnings: &'a [u8],
     /// How reports are written.
     pub report: Report<'a>,
     /// `BIRTHMARK_SNAPSHOT=exit`: at exit the ten lines that hold most are told, to a file or to standard error.
@@ -26,6 +28,7 @@ impl Settings<'static> {
         forbidden: false,
         heap: None,
         watch: Async { asked: None, on: false, slow: Duration::from_millis(100), coop: true },
+        warnings: b"",
         report: Report::DEFAULT,
         at_exit: None,
     };
@@ -99,10 +102,10 @@ pub(crate) enum Color {
     Never,
 }
 
-/// Which reports are written.
+/// How severe a report is; the most severe first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Level {
-    /// Faults of the heap and panics that nobody read.
+pub enum Level {
+    /// Faults of the heap, panics that nobody read, and what a filter makes an error.
     Error,
     /// Warnings too.
     Warning,

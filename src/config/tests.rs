@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::parse::parse;
 use super::refuse::BadValue;
 use super::*;
+use crate::watch::Kind;
 
 type Vars<'v, 'a> = &'v [(&'v str, &'a str)];
 
@@ -346,13 +347,80 @@ fn snapshot_takes_exit_and_a_file() {
     }
 }
 
+fn filters(value: &str) -> Vec<warnings::Written<'_>> {
+    warnings::each(good(&[("BIRTHMARK_WARNINGS", value)]).warnings).collect()
+}
+
 #[test]
-fn warnings_and_budgets_refuse_by_name_what_is_not_built() {
-    assert_eq!(good(&[("BIRTHMARK_WARNINGS", "default"), ("BIRTHMARK_BUDGETS", "0")]), good(&[]));
-    for value in ["error", "ignore::resource-warning", "default,error", "once:x"] {
-        assert!(line("BIRTHMARK_WARNINGS", value).ends_with(": is not built yet; allowed: default"));
+fn warnings_takes_filters_in_pythons_grammar() {
+    let any = warnings::Written { action: Action::Default, message: "", category: None, module: "", line: 0 };
+    let lost = Some(Kind::ResourceWarning);
+    for (value, expected) in [
+        ("default", any),
+        ("error", warnings::Written { action: Action::Error, ..any }),
+        ("e", warnings::Written { action: Action::Error, ..any }),
+        ("all", warnings::Written { action: Action::Always, ..any }),
+        ("always", warnings::Written { action: Action::Always, ..any }),
+        ("once::::", warnings::Written { action: Action::Once, ..any }),
+        ("module::Warning", warnings::Written { action: Action::Module, ..any }),
+        ("i", warnings::Written { action: Action::Ignore, ..any }),
+        ("0", warnings::Written { action: Action::Ignore, ..any }),
+        ("::ResourceWarning", warnings::Written { category: lost, ..any }),
+        ("::resource-warning::7", warnings::Written { category: lost, line: 7, ..any }),
+        ("::task-error", warnings::Written { category: Some(Kind::TaskError), ..any }),
+        (":Export was:::", warnings::Written { message: "Export was", ..any }),
+        (" default : Export was : : a_crate.cache : 41 ", {
+            warnings::Written { message: "Export was", module: "a_crate.cache", line: 41, ..any }
+        }),
+    ] {
+        assert_eq!(filters(value), [expected], "{value}");
     }
-    assert!(line("BIRTHMARK_WARNINGS", "loud").ends_with(": is not understood; allowed: default"));
+    let both = filters("error,ignore::resource-warning");
+    assert_eq!((both.len(), both[0].action, both[1].category), (2, Action::Error, lost));
+}
+
+#[test]
+fn warnings_refuses_what_it_does_not_know_and_says_which_part() {
+    let allowed = |value, part: &str, allowed: &str| {
+        let line = line("BIRTHMARK_WARNINGS", value);
+        let (refused, said) = line.split_once("; allowed: ").unwrap();
+        assert!(refused.starts_with("birthmark: BIRTHMARK_WARNINGS=\""), "{line}");
+        assert!(refused.ends_with(&format!("{part} is not understood")), "{line}");
+        assert!(said.starts_with(allowed) && line.len() < 600, "{line}");
+    };
+    allowed("loud", "", "default, always, once, module, ignore or error");
+    allowed("Error", "", "default, always");
+    allowed("default,2::resource-warning", "\"2\"", "default, always");
+    allowed("error::use-after-free", "\"use-after-free\"", "slow-callback, worker-busy");
+    allowed("error::UserWarning", "\"UserWarning\"", "slow-callback, worker-busy");
+    allowed("error:::my_crate..cache", "\"my_crate..cache\"", "a module's path with dots");
+    allowed("error:::my-crate", "\"my-crate\"", "a module's path with dots");
+    allowed("error::::-1", "\"-1\"", "a line's number");
+    allowed("error::::99999999999", "\"99999999999\"", "a line's number");
+    allowed("error::::1:2", "", "filters parted by commas");
+    for value in ["default,", ",default", "default,,error", " "] {
+        assert!(line("BIRTHMARK_WARNINGS", value).contains("is not understood; allowed: filters"), "{value}");
+    }
+    let long = "x".repeat(4096);
+    assert!(line("BIRTHMARK_WARNINGS", &long).contains("is not understood; allowed: filters"));
+    for category in ["lock-across-await", "wrong-thread"] {
+        let line = line("BIRTHMARK_WARNINGS", &format!("error::{category}"));
+        assert!(line.contains(&format!("\"{category}\" is not built yet; allowed: slow-callback")), "{line}");
+    }
+}
+
+#[test]
+fn dev_mode_is_the_default_filter_and_the_variable_wins() {
+    let dev = ("BIRTHMARK_DEV", "1");
+    assert_eq!(good(&[dev]).warnings, b"default");
+    assert_eq!(with(&[], &Code::DEV).unwrap().warnings, b"default");
+    assert_eq!(good(&[dev, ("BIRTHMARK_ASYNC_DEBUG", "0")]).warnings, b"default");
+    assert_eq!(good(&[dev, ("BIRTHMARK_WARNINGS", "error")]).warnings, b"error");
+}
+
+#[test]
+fn budgets_refuse_by_name_what_is_not_built() {
+    assert_eq!(good(&[("BIRTHMARK_BUDGETS", "0")]), good(&[]));
     assert!(line("BIRTHMARK_BUDGETS", "update").ends_with(": is not built yet; allowed: 0"));
     assert!(line("BIRTHMARK_BUDGETS", "1").ends_with(": is not understood; allowed: 0"));
 }
@@ -376,11 +444,14 @@ fn a_variable_that_is_not_text_is_refused_and_not_lost() {
 fn kept_settings_are_equal_and_point_to_memory_of_our_own() {
     let value = String::from("text,file=out-%p");
     let exit = String::from("exit:top");
-    let vars = [("BIRTHMARK_REPORT", &*value), ("BIRTHMARK_SNAPSHOT", &*exit)];
+    let filters = String::from("error::resource-warning,once");
+    let vars =
+        [("BIRTHMARK_REPORT", &*value), ("BIRTHMARK_SNAPSHOT", &*exit), ("BIRTHMARK_WARNINGS", &*filters)];
     let before = good(&vars);
     let kept = before.kept();
     assert_eq!(kept, before);
     assert_ne!(kept.report.file.unwrap().as_ptr(), before.report.file.unwrap().as_ptr());
+    assert_ne!(kept.warnings.as_ptr(), before.warnings.as_ptr());
 }
 
 /// This test program again, running no test, with `vars`: its constructor is the one that every program gets.

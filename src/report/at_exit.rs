@@ -65,6 +65,11 @@ extern "C" fn at_exit() {
         let _ = writeln!(text, "birthmark: left out in this run: {}", missing_words(&missing));
         sink::send(text.as_bytes());
     }
+    if crate::watch::errors_wait() {
+        sink::send(b"birthmark: a warning was an error by its filter, and nobody took it: exit status 70\n");
+        sys::write_out_streams();
+        sys::exit_now(70);
+    }
 }
 
 sys::after_main!(AT_EXIT = at_exit);

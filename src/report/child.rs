@@ -20,10 +20,10 @@ const STACK: usize = 8 << 20;
 
 /// What runs in the child: it writes its answer through the function that it is given. It may use the heap (an arena
 /// there), and may crash.
-pub(super) type Work<'a> = dyn FnMut(&mut dyn FnMut(&[u8])) + 'a;
+pub(crate) type Work<'a> = dyn FnMut(&mut dyn FnMut(&[u8])) + 'a;
 
 /// Calls `with` with what the child wrote, if it wrote all of it within `limit_ms` milliseconds. Whether it did.
-pub(super) fn ask(limit_ms: i64, work: &mut Work<'_>, with: &mut dyn FnMut(&[u8])) -> bool {
+pub(crate) fn ask(limit_ms: i64, work: &mut Work<'_>, with: &mut dyn FnMut(&[u8])) -> bool {
     let Some(buffer) = sys::map(MOST) else { return false };
     let length = answer(limit_ms, work, buffer.as_ptr());
     if let Some(length) = length {

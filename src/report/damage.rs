@@ -153,8 +153,16 @@ mod tests {
     use crate::block::facts::{Block, Found};
 
     fn facts() -> BlockFacts {
-        let block =
-            Block { start: 64, size: 24, align: 8, trace: 0, freed: false, free: None, inherited: false };
+        let block = Block {
+            start: 64,
+            size: 24,
+            align: 8,
+            trace: 0,
+            thread: 0,
+            freed: false,
+            free: None,
+            inherited: false,
+        };
         BlockFacts { block: Some(block), ..BlockFacts::of(Found::Free, 64) }
     }
     fn hit(at: usize, bytes: &[u8]) -> Option<Damage> {

@@ -12,6 +12,7 @@ use super::scratch::{self, Paper, Scratch};
 use super::sink::{self, Out};
 use super::text::{self, Style};
 use super::turn::{self, Telling, Turn};
+use super::who::Threads;
 use super::{child, fault as words, json, repeats};
 use crate::block::fault::{Fault, goes_on};
 use crate::config::settings;
@@ -98,16 +99,17 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
     head(fault, style, out);
     let as_json = settings().report.json;
     let Paper { allocated, freed, found: here, text } = room;
-    let mut memory = [0u8; 16];
-    let thread = thread_name(&mut memory);
+    // Asked here: the child has other threads.
+    let threads = Threads::of(fault).found_here();
     let id = sys::process_id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {
-            let frames = raw.addresses.iter().flat_map(|a| resolve::look_up(*a, true)).collect();
+            let frames =
+                raw.addresses.iter().flat_map(|a| resolve::look_up(*a, resolve::Way::Alone)).collect();
             Traceback::new(frames, raw.user_frames, raw.depth)
         };
-        let report = words::report(fault, &stacks, thread, &name);
+        let report = words::report(fault, &stacks, &threads, &name);
         if as_json {
             send(format!("{}\n", json::line(&report, id)).as_bytes());
         } else {
@@ -118,9 +120,9 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
         return;
     }
     let stacks = [
-        ("allocated", "", allocated.get()),
-        ("freed", "", freed.get()),
-        ("found", fault.facts.found.words(), here.get()),
+        ("allocated", "", allocated.get(), threads.allocated),
+        ("freed", "", freed.get(), threads.freed),
+        ("found", fault.facts.found.words(), here.get(), threads.found),
     ];
     let raw = Raw { facts: &fault.facts, stacks, full: style.full };
     let mut body = Buffer::new(text);
@@ -136,14 +138,4 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
         let _ = raw.text(&mut body);
     }
     out.write(body.bytes());
-}
-
-/// This thread's name as the system has it.
-fn thread_name(memory: &mut [u8; 16]) -> &str {
-    if sys::is_main_thread() {
-        return "main";
-    }
-    sys::thread_name(memory);
-    let name = memory.split(|byte| *byte == 0).next().unwrap_or_default();
-    core::str::from_utf8(name).unwrap_or("?")
 }

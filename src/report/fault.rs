@@ -4,12 +4,14 @@ use std::fmt;
 
 use super::damage;
 use super::record::{Report, Stack};
+use super::who::Threads;
 use crate::block::diagnose::Kind;
 use crate::block::facts::{BlockFacts, Found, Memory, Place};
 use crate::block::fault::Fault;
 use crate::block::layout::ZONE;
 use crate::block::pattern::{Damage, Pattern, looks_like};
 use crate::config::{Level, Why, settings};
+use crate::thread::names::Name;
 use crate::trace::RawStack;
 use crate::trace::frame::Traceback;
 
@@ -158,7 +160,7 @@ pub(crate) struct Stacks {
 pub(crate) fn report(
     fault: &Fault,
     stacks: &Stacks,
-    thread: &str,
+    threads: &Threads,
     name: &dyn Fn(&RawStack) -> Traceback,
 ) -> Report {
     let (facts, found) = (&fault.facts, fault.facts.found);
@@ -166,21 +168,22 @@ pub(crate) fn report(
     if facts.damaged() {
         report = report.damage(damage::parts(facts).collect());
     }
-    let stack = |label, before: &str, raw: &RawStack, behind: String| Stack {
+    let stack = |label, before: &str, raw: &RawStack, thread: Option<Name>| Stack {
         label,
         before: before.to_owned(),
         traceback: name(raw),
-        behind,
+        thread: thread.map_or(String::new(), |thread| thread.to_string()),
+        behind: String::new(),
     };
     if let Some(raw) = &stacks.allocated {
-        report = report.stack(stack("allocated", "", raw, String::new()));
+        report = report.stack(stack("allocated", "", raw, threads.allocated));
     }
     if let Some(raw) = &stacks.freed {
-        report = report.stack(stack("freed", "", raw, String::new()));
+        report = report.stack(stack("freed", "", raw, threads.freed));
     }
     match &stacks.found {
         Some(raw) if found.by_the_program() => {
-            report = report.stack(stack("found", found.words(), raw, format!("thread {thread}")));
+            report = report.stack(stack("found", found.words(), raw, threads.found));
         }
         _ => report = report.row("found", found.words()),
     }
@@ -213,8 +216,16 @@ mod tests {
     use super::*;
     use crate::block::facts::Block;
 
-    const LIVE: Block =
-        Block { start: 64, size: 24, align: 8, trace: 0, freed: false, free: None, inherited: false };
+    const LIVE: Block = Block {
+        start: 64,
+        size: 24,
+        align: 8,
+        trace: 0,
+        thread: 0,
+        freed: false,
+        free: None,
+        inherited: false,
+    };
     const FREED: Block = Block { freed: true, ..LIVE };
 
     fn at(found: Found, pointer: usize, block: Block) -> BlockFacts {
@@ -335,7 +346,7 @@ mod tests {
             let facts = BlockFacts { behind: hit(0, 1), ..at(Found::Free, 64, Block { inherited, ..LIVE }) };
             let fault = Fault::of(facts).expect("a fault");
             let nameless = |_: &RawStack| Traceback::new(Vec::new(), 0, crate::trace::Depth::Exactly(0));
-            let report = report(&fault, &Stacks::default(), "main", &nameless);
+            let report = report(&fault, &Stacks::default(), &Threads::default(), &nameless);
             let text = crate::report::text::body(&report, crate::report::text::Style::default());
             assert_eq!(text.contains("made before the fork, may be the parent's"), inherited, "{text}");
         }

@@ -37,6 +37,10 @@ pub(crate) fn line(report: &Report, id: u32) -> String {
                 string(&mut out, stack.label);
                 out.push_str(":{\"note\":");
                 string(&mut out, [stack.before.as_str(), stack.behind.as_str()].join(" ").trim());
+                if !stack.thread.is_empty() {
+                    out.push_str(",\"thread\":");
+                    string(&mut out, &stack.thread);
+                }
                 let _ = write!(out, ",\"kept\":{},\"depth\":", stack.traceback.kept());
                 match stack.traceback.depth() {
                     Some(depth) => {

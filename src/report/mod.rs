@@ -4,7 +4,7 @@ mod arena;
 pub(crate) mod at_exit;
 pub(crate) mod buffer;
 #[cfg_attr(not(target_os = "linux"), path = "child_portable.rs")]
-mod child;
+pub(crate) mod child;
 pub(crate) mod damage;
 pub(crate) mod fatal;
 pub(crate) mod fault;
@@ -21,5 +21,6 @@ mod stack;
 #[allow(clippy::arithmetic_side_effects)] // as `share`
 pub(crate) mod text;
 mod turn;
+pub(crate) mod who;
 
 pub(crate) use arena::{arena_alloc, arena_realloc};

@@ -6,6 +6,7 @@ use super::buffer::Buffer;
 use super::damage::{self, DamageWords};
 use super::json::Escaped;
 use crate::block::facts::BlockFacts;
+use crate::thread::names::Name;
 use crate::trace::capture;
 
 /// The widest line of frames.
@@ -16,8 +17,8 @@ const LINES: usize = 3;
 /// What is told of a fault whose names couldn't be found.
 pub(super) struct Raw<'a> {
     pub facts: &'a BlockFacts,
-    /// Label, what comes before the frames, return addresses.
-    pub stacks: [(&'static str, &'static str, &'a [usize]); 3],
+    /// Label, what comes before the frames, return addresses, whose stack it is.
+    pub stacks: [(&'static str, &'static str, &'a [usize], Option<Name>); 3],
     pub full: bool,
 }
 
@@ -27,7 +28,7 @@ impl Raw<'_> {
         for (i, part) in damage::parts(self.facts).enumerate() {
             writeln!(out, "  {:9}  {part}", if i == 0 { "damage" } else { "" })?;
         }
-        for (label, before, addresses) in self.stacks {
+        for (label, before, addresses, thread) in self.stacks {
             if addresses.is_empty() && before.is_empty() {
                 continue;
             }
@@ -53,6 +54,9 @@ impl Raw<'_> {
                 out.push(place.bytes());
                 column = column.saturating_add(wide);
             }
+            if let (Some(thread), false) = (thread, addresses.is_empty()) {
+                write!(out, "  thread {thread}")?;
+            }
             out.write_str("\n")?;
         }
         out.write_str(
@@ -66,8 +70,14 @@ impl Raw<'_> {
         write!(Escaped(out), "{}", DamageWords(self.facts))?;
         out.write_str("\",\"damaged\":")?;
         damage::json(damage::parts(self.facts), out)?;
-        for (label, before, addresses) in self.stacks {
-            write!(out, ",\"{label}\":{{\"note\":\"{before}\",\"frames\":[")?;
+        for (label, before, addresses, thread) in self.stacks {
+            write!(out, ",\"{label}\":{{\"note\":\"{before}\"")?;
+            if let (Some(thread), false) = (thread, addresses.is_empty()) {
+                out.write_str(",\"thread\":\"")?;
+                write!(Escaped(out), "{thread}")?;
+                out.write_str("\"")?;
+            }
+            out.write_str(",\"frames\":[")?;
             for (i, address) in addresses.iter().enumerate() {
                 write!(out, "{}\"{}\"", if i > 0 { "," } else { "" }, Place(*address))?;
             }
@@ -92,21 +102,12 @@ impl Display for Place {
                 // SAFETY: the loader's C string of a module that holds a return address of a live stack.
                 unsafe { core::ffi::CStr::from_ptr(module.name) }.to_bytes()
             };
-            let name = if name.is_empty() { program(&mut memory) } else { name };
+            let name = if name.is_empty() { crate::sys::program_path(&mut memory) } else { name };
             let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             return write!(f, "{}+{:#x}", name.escape_ascii(), address.wrapping_sub(module.bias));
         }
         write!(f, "{address:#x}")
     }
-}
-
-/// The program's path.
-#[cfg(native)]
-fn program(memory: &mut [u8]) -> &[u8] {
-    // SAFETY: a constant path and the buffer that was lent, with its length.
-    let length =
-        unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), memory.as_mut_ptr().cast(), memory.len()) };
-    memory.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -118,9 +119,22 @@ mod tests {
     fn told(full: bool, json: bool) -> String {
         let here = told as *const () as usize + 4;
         let many = [here; 64];
-        let stacks = [("allocated", "", &many[..]), ("freed", "", &[][..]), ("found", "at free", &many[..2])];
-        let block =
-            Block { start: 64, size: 24, align: 8, trace: 0, freed: false, free: None, inherited: false };
+        let thread = Some(Name::present());
+        let stacks = [
+            ("allocated", "", &many[..], None),
+            ("freed", "", &[][..], thread),
+            ("found", "at free", &many[..2], thread),
+        ];
+        let block = Block {
+            start: 64,
+            size: 24,
+            align: 8,
+            trace: 0,
+            thread: 0,
+            freed: false,
+            free: None,
+            inherited: false,
+        };
         let (behind, before) = (Damage::of(&[(0, 0x21)]), Damage::of(&[(13, b'"'), (14, b'\\'), (15, b'a')]));
         let facts = BlockFacts {
             block: Some(block),
@@ -149,6 +163,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n  found      at free ") && text.contains("0x"), "{text}");
+        assert!(text.contains(&format!("  thread {}\n", Name::present())), "{text}");
         assert!(!text.contains("freed "), "an empty stack is left out: {text}");
         assert_eq!(text.lines().count(), 7, "{text}");
         assert!(text.lines().all(|line| line.len() < 120), "{text}");
@@ -161,6 +176,8 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["allocated"]["frames"].as_array().unwrap().len(), 64);
         assert_eq!((&value["raw"], &value["found"]["note"]), (&true.into(), &"at free".into()));
+        assert_eq!(value["found"]["thread"], Name::present().to_string());
+        assert_eq!((&value["allocated"]["thread"], &value["freed"]["thread"]), (&().into(), &().into()));
         assert!(value["damage"].as_str().unwrap().contains("\"\"\\a\""), "{value}");
         assert_eq!(value["damaged"][1]["bytes"], "225c61");
     }

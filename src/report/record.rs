@@ -34,8 +34,19 @@ pub(crate) struct Stack {
     /// Before the first frame, such as `at free in`.
     pub before: String,
     pub traceback: Traceback,
-    /// Behind the first frame, such as `thread worker-3`.
+    /// Whose stack it is, by its name or number; empty where that isn't known or nobody needs it.
+    pub thread: String,
+    /// Behind the first frame and the thread, such as `task 17`.
     pub behind: String,
+}
+
+impl Stack {
+    /// What stands behind the first frame.
+    pub(super) fn who(&self) -> String {
+        let thread = if self.thread.is_empty() { "" } else { "thread " };
+        let comma = if self.thread.is_empty() || self.behind.is_empty() { "" } else { ", " };
+        format!("{thread}{}{comma}{}", self.thread, self.behind)
+    }
 }
 
 impl Report {

@@ -172,7 +172,7 @@ impl<'a> Lines<'a> {
     }
 
     fn write(&self, out: &mut String, who: usize, style: Style) {
-        let behind = self.stack.behind.as_str();
+        let behind = self.stack.who();
         if self.lines.is_empty() {
             words_row(out, self.stack.label, format!("{}  {behind}", self.stack.before).trim(), style);
         }
@@ -228,7 +228,9 @@ mod tests {
     fn stack(label: &'static str, before: &str, behind: &str, frames: Vec<Frame>) -> Stack {
         let n = frames.len() as u32;
         let traceback = Traceback::new(frames, n, Depth::Exactly(n));
-        Stack { label, before: before.into(), traceback, behind: behind.into() }
+        let (thread, behind) = behind.split_once(", ").unwrap_or((behind, ""));
+        let thread = thread.trim_start_matches("thread ").into();
+        Stack { label, before: before.into(), traceback, thread, behind: behind.into() }
     }
 
     fn report() -> Report {

@@ -51,7 +51,9 @@ pub(super) unsafe fn discard_pages(_p: *mut u8, _bytes: usize) -> bool {
 ///
 /// # Safety
 /// None.
-pub(crate) unsafe fn wipe_in_child(_page: *mut u8) {}
+pub(crate) unsafe fn wipe_in_child(_page: NonNull<u8>) -> bool {
+    false
+}
 
 pub(crate) type AtThreadsEnd = unsafe extern "C" fn(*mut c_void);
 
@@ -90,6 +92,9 @@ pub(crate) fn is_terminal(_file: Descriptor) -> bool {
     false
 }
 
+/// C code has none.
+pub(crate) fn write_out_streams() {}
+
 pub(crate) fn exit_now(_status: c_int) -> ! {
     std::process::abort()
 }
@@ -103,8 +108,14 @@ pub(crate) fn thread_number() -> u32 {
     (core::ptr::from_ref(super::line::line()) as usize >> 3) as u32
 }
 
-pub(crate) fn thread_name(_name: &mut [u8; 16]) -> bool {
-    false
+/// Not known.
+pub(crate) fn thread_name() -> [u8; 16] {
+    [0; 16]
+}
+
+/// Nor is another's.
+pub(crate) fn name_of_thread(_number: u32) -> Option<[u8; 16]> {
+    None
 }
 
 pub(crate) fn is_main_thread() -> bool {

@@ -66,6 +66,15 @@ pub(crate) fn find_module(address: usize) -> Option<Found> {
     }
 }
 
+/// The program's path, as much of it as fits; empty where it isn't known.
+pub(crate) fn program_path(memory: &mut [u8]) -> &[u8] {
+    // SAFETY: a constant path and the buffer that was lent, with its length.
+    let length = keep_errno(|| unsafe {
+        libc::readlink(c"/proc/self/exe".as_ptr(), memory.as_mut_ptr().cast(), memory.len())
+    });
+    memory.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default()
+}
+
 /// The thread pointer.
 pub(crate) fn thread_pointer() -> usize {
     let p: usize;

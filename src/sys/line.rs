@@ -23,6 +23,8 @@ pub(crate) struct Line {
     pub armed: Cell<usize>,
     /// Depth of quarantine work on this thread: a handler that frees meanwhile must not touch the ring.
     pub busy: Cell<u32>,
+    /// How many `warnings::catch` this thread is in.
+    pub catching: Cell<u32>,
 }
 const _: () = assert!(size_of::<Line>() == 64);
 

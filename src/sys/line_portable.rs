@@ -22,11 +22,13 @@ pub(crate) struct Line {
     pub armed: Cell<usize>,
     /// Depth of quarantine work on this thread: a handler that frees meanwhile must not touch the ring.
     pub busy: Cell<u32>,
+    /// How many `warnings::catch` this thread is in.
+    pub catching: Cell<u32>,
 }
 
 thread_local!(static LINE: Line = const { Line {
     slot: Cell::new(null()), inside: Cell::new(0), ours: Cell::new(0), done: Cell::new(0), armed: Cell::new(0),
-    busy: Cell::new(0),
+    busy: Cell::new(0), catching: Cell::new(0),
 } });
 
 /// This thread's line.

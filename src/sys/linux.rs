@@ -1,9 +1,11 @@
 //! Linux, with any C library. Runs inside an allocation.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr::NonNull;
 
 use super::keep_errno;
 use super::unix::ThreadKey;
+use crate::report::buffer::Buffer;
 
 pub(super) const MAP_FLAGS: c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
@@ -45,10 +47,39 @@ pub(crate) fn thread_number() -> u32 {
     thread_id() as u32
 }
 
-/// This thread's name, ended by zero; whether it is known.
-pub(crate) fn thread_name(name: &mut [u8; 16]) -> bool {
-    // SAFETY: the kernel writes at most 16 bytes, ended by zero.
-    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) == 0 }
+/// This thread's name, ended by zero; empty where it isn't known.
+pub(crate) fn thread_name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: the kernel writes at most 16 bytes, the end included. Doesn't fail, so `errno` stays as it is.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
+/// What the thread of this process with this number is called now, ended by zero; nothing where it runs no more.
+pub(crate) fn name_of_thread(number: u32) -> Option<[u8; 16]> {
+    let mut path = [0u8; 48];
+    let mut text = Buffer::new(&mut path);
+    core::fmt::Write::write_fmt(&mut text, format_args!("/proc/self/task/{number}/comm\0")).ok()?;
+    let path = CStr::from_bytes_with_nul(text.bytes()).ok()?;
+    let mut name = [0u8; 16];
+    let read = keep_errno(|| {
+        // SAFETY: a C string; a descriptor of our own, closed again; as many bytes as the buffer has. (The C library's own
+        // functions are cancellation points; `syscall` isn't.)
+        unsafe {
+            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
+            if fd < 0 {
+                return None;
+            }
+            let read = libc::syscall(libc::SYS_read, fd, name.as_mut_ptr(), name.len());
+            libc::syscall(libc::SYS_close, fd);
+            usize::try_from(read).ok()
+        }
+    })?;
+    // The line's end.
+    let end = name.iter_mut().take(read).rev().find(|byte| **byte == b'\n')?;
+    *end = 0;
+    Some(name)
 }
 
 /// Whether this is the process's first thread.
@@ -69,13 +100,13 @@ pub(super) unsafe fn discard_pages(p: *mut u8, bytes: usize) -> bool {
     }
 }
 
-/// From now on this page reads as zeroes in a fork's child. Where the kernel refuses it doesn't.
+/// Whether this page reads as zeroes in a child from now on, however it is forked. Linux 4.14.
 ///
 /// # Safety
 /// A whole page of ours, for which zeroes are a valid content.
-pub(crate) unsafe fn wipe_in_child(page: *mut u8) {
+pub(crate) unsafe fn wipe_in_child(page: NonNull<u8>) -> bool {
     // SAFETY: the caller's.
-    keep_errno(|| unsafe { libc::madvise(page.cast(), 4096, libc::MADV_WIPEONFORK) });
+    keep_errno(|| unsafe { libc::madvise(page.as_ptr().cast(), 4096, libc::MADV_WIPEONFORK) }) == 0
 }
 
 /// Takes away a pending SIGPIPE, which is blocked.

@@ -2,9 +2,10 @@
 
 use core::ffi::{c_char, c_int};
 use core::mem::MaybeUninit;
+use core::ptr::NonNull;
 use core::sync::atomic::{
     AtomicPtr,
-    Ordering::{Acquire, Release},
+    Ordering::{AcqRel, Acquire},
 };
 
 use super::keep_errno;
@@ -64,8 +65,13 @@ pub(crate) fn thread_number() -> u32 {
 }
 
 /// This thread's name isn't asked for: who answers may take a lock.
-pub(crate) fn thread_name(_name: &mut [u8; 16]) -> bool {
-    false
+pub(crate) fn thread_name() -> [u8; 16] {
+    [0; 16]
+}
+
+/// Nor is another's.
+pub(crate) fn name_of_thread(_number: u32) -> Option<[u8; 16]> {
+    None
 }
 
 /// Not known.
@@ -95,14 +101,14 @@ extern "C" fn in_child() {
     }
 }
 
-/// From now on this page reads as zeroes in a fork's child, made by `fork` and nothing else. One page only.
+/// Whether this page reads as zeroes in a child from now on, made by `fork` and nothing else. One page for the process.
 ///
 /// # Safety
-/// A whole page of ours, for which zeroes are a valid content.
-pub(crate) unsafe fn wipe_in_child(page: *mut u8) {
-    WIPED.store(page.cast(), Release);
+/// A whole page of ours that stays mapped where this is true, for which zeroes are a valid content.
+pub(crate) unsafe fn wipe_in_child(page: NonNull<u8>) -> bool {
     // SAFETY: the handler lives as long as the program.
-    keep_errno(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
+    WIPED.compare_exchange(core::ptr::null_mut(), page.as_ptr().cast(), AcqRel, Acquire).is_ok()
+        && keep_errno(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) }) == 0
 }
 
 /// Takes away a pending SIGPIPE, which is blocked.

@@ -112,6 +112,12 @@ pub(crate) fn is_terminal(file: Descriptor) -> bool {
     unsafe { libc::isatty(file) == 1 }
 }
 
+/// Writes out what C code has buffered. May take locks of the C library: at the program's end only.
+pub(crate) fn write_out_streams() {
+    // SAFETY: null means every stream.
+    unsafe { libc::fflush(core::ptr::null_mut()) };
+}
+
 /// Ends the process with this status, running nothing of the program's.
 pub(crate) fn exit_now(status: c_int) -> ! {
     // SAFETY: takes any status, runs no handlers and touches none of the program's memory.
@@ -151,9 +157,11 @@ pub(crate) fn sleep_ms(ms: u16) {
 /// # Safety
 /// Until the last returned slice is gone nobody changes the environment.
 pub(crate) unsafe fn environment<'a>() -> impl Iterator<Item = &'a [u8]> {
-    // SAFETY: one read of the C library's variable, which the caller keeps from being changed.
-    let mut next: *const *const c_char =
-        if super::is_privileged() { core::ptr::null() } else { unsafe { *environ_place() } };
+    let mut next: *const *const c_char = core::ptr::null();
+    if !super::is_privileged() {
+        // SAFETY: one read of the C library's variable, which the caller keeps from being changed.
+        next = unsafe { *environ_place() };
+    }
     core::iter::from_fn(move || {
         if next.is_null() {
             return None;

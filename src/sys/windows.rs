@@ -70,7 +70,9 @@ pub(super) unsafe fn discard_pages(_p: *mut u8, _bytes: usize) -> bool {
 ///
 /// # Safety
 /// None.
-pub(crate) unsafe fn wipe_in_child(_page: *mut u8) {}
+pub(crate) unsafe fn wipe_in_child(_page: NonNull<u8>) -> bool {
+    false
+}
 
 /// What runs when a thread with a value ends.
 pub(crate) type AtThreadsEnd = unsafe extern "C" fn(*mut c_void);
@@ -148,6 +150,12 @@ pub(crate) fn is_terminal(file: Descriptor) -> bool {
     unsafe { libc::isatty(file) != 0 }
 }
 
+/// Writes out what C code has buffered. At the program's end only.
+pub(crate) fn write_out_streams() {
+    // SAFETY: null means every stream.
+    unsafe { libc::fflush(core::ptr::null_mut()) };
+}
+
 /// Ends the process with this status, running nothing of the program's.
 pub(crate) fn exit_now(status: c_int) -> ! {
     // SAFETY: takes any status and runs no handlers.
@@ -166,8 +174,13 @@ pub(crate) fn thread_number() -> u32 {
 }
 
 /// Not asked for: the answer is allocated.
-pub(crate) fn thread_name(_name: &mut [u8; 16]) -> bool {
-    false
+pub(crate) fn thread_name() -> [u8; 16] {
+    [0; 16]
+}
+
+/// Nor is another's.
+pub(crate) fn name_of_thread(_number: u32) -> Option<[u8; 16]> {
+    None
 }
 
 /// Not known.

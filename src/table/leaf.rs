@@ -26,7 +26,7 @@ pub(crate) struct Leaf {
     words: [AtomicU64; WORDS],
     pages: [AtomicU64; PAGES / 64],
     chunks: AtomicU32,
-    /// The allocating thread's slot number, for each word: mapped when the column is asked for.
+    /// The allocating thread's number in `thread::names`, for each word: mapped when the column is asked for.
     threads: AtomicPtr<AtomicU32>,
 }
 
@@ -116,7 +116,7 @@ impl Leaf {
         word.fetch_or(1u64.wrapping_shl(bit as u32), AcqRel);
     }
 
-    /// The slot number of the thread that made the block at `address`; 0 where it wasn't kept.
+    /// The number of the thread that made the block at `address`; 0 where it wasn't kept.
     #[inline(always)]
     pub(crate) fn thread(&self, address: usize) -> u32 {
         let column = self.threads.load(Acquire);
@@ -127,9 +127,9 @@ impl Leaf {
         unsafe { (*column.add(index(address))).load(Relaxed) }
     }
 
-    /// Keeps the slot number of the thread that made the block at `address`.
+    /// Keeps the number of the thread that made the block at `address`.
     #[inline(always)]
-    pub(crate) fn set_thread(&self, address: usize, slot: u32) {
+    pub(crate) fn set_thread(&self, address: usize, who: u32) {
         let mut column = self.threads.load(Acquire);
         if column.is_null() {
             column = self.make_threads();
@@ -138,7 +138,7 @@ impl Leaf {
             }
         }
         // SAFETY: as in `thread`.
-        unsafe { (*column.add(index(address))).store(slot, Relaxed) };
+        unsafe { (*column.add(index(address))).store(who, Relaxed) };
     }
 
     #[cold]

@@ -9,7 +9,7 @@ pub(crate) mod record;
 
 use core::num::NonZeroU32;
 use core::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -19,8 +19,8 @@ pub(crate) use record::{HUGE, Record, State};
 /// Whether the allocating thread of each block is kept from now on.
 static THREADS: AtomicBool = AtomicBool::new(false);
 
-/// Keeps the allocating thread of each block from now on (4 more bytes for every 32 of heap).
-#[allow(dead_code)]
+/// Keeps the allocating thread of each block from now on (4 more bytes for every 32 of heap): its number in
+/// `thread::names`.
 pub(crate) fn keep_threads() {
     THREADS.store(true, Relaxed);
 }
@@ -41,20 +41,20 @@ pub(crate) struct Block {
     pub state: State,
     /// The process that made it, modulo 4.
     pub fork: u64,
-    /// Slot number of the allocating thread, where it was kept.
+    /// The allocating thread's number in `thread::names`, 0 where it wasn't kept.
     pub thread: u32,
 }
 
-/// Records a live block; false where the table had no room (counted).
+/// Records a live block, made by the thread with this number; false where the table had no room (counted).
 #[inline(always)]
-pub(crate) fn put(address: usize, size: usize, record: Record, thread: u32) -> bool {
+pub(crate) fn put(address: usize, size: usize, record: Record, who: &AtomicU32) -> bool {
     let Some(leaf) = leaf::leaf_or_make(address) else { return false };
     if size >= 4096 {
         put_large(address, size);
     }
     leaf.put(address, record);
     if THREADS.load(Relaxed) {
-        leaf.set_thread(address, thread);
+        leaf.set_thread(address, who.load(Relaxed));
     }
     true
 }
@@ -125,8 +125,13 @@ fn describe(start: usize, record: Record) -> Block {
         trace: NonZeroU32::new(record.trace()).map(TraceId),
         state: record.state(),
         fork: record.fork(),
-        thread: leaf::leaf(start).map_or(0, |l| l.thread(start)),
+        thread: thread_of(start),
     }
+}
+
+/// The thread that made the block at `start`, by its number in `thread::names`; 0 where it wasn't kept.
+pub(crate) fn thread_of(start: usize) -> u32 {
+    leaf::leaf(start).map_or(0, |l| l.thread(start))
 }
 
 /// Start and record of the nearest block that starts at or below `address`, near or far.

@@ -28,7 +28,7 @@ pub(crate) enum State {
     HeldQuarantined = 4,
     /// Freed while a sweeper looked at it: the sweeper finishes the free.
     HeldFreed = 5,
-    /// Behind a guard page.
+    /// Behind a guard page: kept for `guard_pages=`, which isn't built yet; no block has it.
     Guarded = 6,
     /// Not a block: the size of the block whose word is the one before.
     Size = 7,
@@ -45,14 +45,21 @@ pub(crate) const HUGE: usize = (1 << SIZE_BITS) - 1;
 impl Record {
     pub(crate) const ABSENT: Self = Self(0);
 
+    /// The state and fork number of a live block that this process made.
+    pub(crate) const fn mark(fork: u64) -> u64 {
+        State::Live as u64 | (fork & 3) << 3
+    }
     /// A live block of `size` bytes at `address`.
     #[inline(always)]
     pub(crate) fn live(address: usize, size: usize, align: usize, trace: u32, fork: u64) -> Self {
+        Self::marked(address, size, align, trace, Self::mark(fork))
+    }
+    /// The same, of the process whose [`mark`](Self::mark) this is.
+    #[inline(always)]
+    pub(crate) fn marked(address: usize, size: usize, align: usize, trace: u32, mark: u64) -> Self {
         let size = if size < HUGE { size } else { HUGE };
         Self(
-            State::Live as u64
-                | (fork & 3) << 3
-                | (address as u64 & 31) << 5
+            mark | (address as u64 & 31) << 5
                 | u64::from(align.trailing_zeros() & 31) << 10
                 | (size as u64) << 15
                 | u64::from(trace) << 38,
@@ -79,6 +86,11 @@ impl Record {
     #[inline(always)]
     pub(crate) fn with_state(self, state: State) -> Self {
         Self(self.0 & !7 | state as u64)
+    }
+    /// Of the process with this number from now on.
+    #[inline(always)]
+    pub(crate) fn with_fork(self, fork: u64) -> Self {
+        Self(self.0 & !(3 << 3) | (fork & 3) << 3)
     }
     #[inline(always)]
     pub(crate) fn is_block(self) -> bool {
@@ -135,6 +147,9 @@ mod tests {
             );
             let q = r.with_state(State::Quarantined);
             assert_eq!((q.state(), q.size_field(), q.trace()), (State::Quarantined, size, trace));
+            assert_eq!(r.with_fork(fork + 5).fork(), (fork + 1) & 3);
+            assert_eq!(r.with_fork(fork + 5).with_fork(fork), r);
+            assert_eq!(Record::marked(address, size, align, trace, Record::mark(fork)), r);
             assert_eq!(r.with_trace(9).trace(), 9);
             assert_eq!(r.with_trace(9).size_field(), size);
         }

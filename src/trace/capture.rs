@@ -17,7 +17,7 @@ use crate::thread::Slot;
 /// compiled without optimisation.
 const WALK_NEEDS: usize = if cfg!(unoptimised) { 24 << 10 } else { 4 << 10 };
 /// Stack that a look into the memo may need.
-const LOOK_NEEDS: usize = if cfg!(unoptimised) { 6 << 10 } else { 1 << 10 };
+const LOOK_NEEDS: usize = if cfg!(unoptimised) { 9 << 10 } else { 1 << 10 };
 
 /// The trace of the stack at `start`, 0 where there is none: our own section, no stack left, memory ran out (counted).
 ///
@@ -36,8 +36,11 @@ pub(crate) unsafe fn capture(line: &Line, slot: &Slot, control: Control, start: 
     let id = if own && !nested && !slot.shared {
         // SAFETY: the slot is this thread's, no capture of its runs (`nested`), and `start.sp` lies in its own stack.
         unsafe { recall(slot, control, start) }
-    } else {
+    } else if room(slot, start, own) {
         walk_only(slot, control, start, own)
+    } else {
+        dropped::CAPTURES.add(1);
+        0
     };
     line.inside.set(if nested { before } else { 0 });
     id
@@ -66,28 +69,30 @@ unsafe fn recall(slot: &Slot, control: Control, start: Start) -> u32 {
     // SAFETY: the caller's: this thread owns the slot, and no other look or note of its memo is under way.
     let memo = unsafe { &mut *slot.memo.get() };
     let high = slot.stack_high.load(core::sync::atomic::Ordering::Relaxed);
-    if second <= start.sp || second > high.wrapping_sub(8) || second & 7 != 0 || memo.skips() {
-        return learn(slot, control, start, memo, None);
-    }
-    // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
-    match unsafe { memo.look(control, start, second) } {
-        Look::Hit(id) => {
-            #[cfg(birthmark_check_memo)]
-            prove(slot, control, start, id);
-            id
+    let mut key = None;
+    if second > start.sp && second <= high.wrapping_sub(8) && second & 7 == 0 && !memo.skips() {
+        // SAFETY: `start.sp` and `second` were found to lie in the thread's own stack.
+        match unsafe { memo.look(control, start, second) } {
+            Look::Hit(id) => {
+                #[cfg(birthmark_check_memo)]
+                prove(slot, control, start, id);
+                return id;
+            }
+            Look::Miss(new) => key = Some(new),
+            Look::Never => {}
         }
-        Look::Miss(key) => learn(slot, control, start, memo, Some(key)),
-        Look::Never => learn(slot, control, start, memo, None),
     }
+    // Asked before the call, whose frame alone may be more than is left.
+    if room < WALK_NEEDS {
+        dropped::CAPTURES.add(1);
+        return 0;
+    }
+    learn(slot, control, start, memo, key)
 }
 
 /// Walks the thread's own stack, on the memo's own desk if that suffices, and notes it under `key`.
 #[inline(never)]
 fn learn(slot: &Slot, control: Control, start: Start, memo: &mut Memo, key: Option<Key>) -> u32 {
-    if !room(slot, start, true) {
-        dropped::CAPTURES.add(1);
-        return 0;
-    }
     let limit = u32::from(control.limit());
     match (memo.desk(), key) {
         (Some(desk), Some(key)) => {
@@ -128,10 +133,6 @@ fn learn_long(slot: &Slot, control: Control, start: Start, memo: &mut Memo, key:
 #[cold]
 #[inline(never)]
 fn walk_only(slot: &Slot, control: Control, start: Start, owned: bool) -> u32 {
-    if !room(slot, start, owned) {
-        dropped::CAPTURES.add(1);
-        return 0;
-    }
     let Some(mut lent) = SCRATCHES.lend() else {
         dropped::CAPTURES.add(1);
         return 0;
@@ -199,7 +200,7 @@ fn store<W: Words, const N: usize>(control: Control, walk: &mut Walk<'_, W, N>) 
 }
 
 /// Whether `WALK_NEEDS` bytes of stack are left, as far as can be told.
-#[inline(always)]
+#[inline(never)]
 fn room(slot: &Slot, start: Start, own: bool) -> bool {
     if own {
         let low = slot.stack_low.load(core::sync::atomic::Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::generation::Control;
 use super::intern;
 use super::modules;
 use super::walk::{self, LATER, Room, Start, Walk, Words};
-use crate::sys;
+use crate::{dropped, sys};
 
 const WAYS: usize = 4;
 /// Offsets that fit into an entry; longer lists lie in a page of their own.
@@ -117,11 +117,13 @@ impl Memo {
             if TAKEN.fetch_add(BYTES, Relaxed) > MOST_BYTES {
                 TAKEN.fetch_sub(BYTES, Relaxed);
                 self.refused = true;
+                dropped::MEMOS.add(1);
                 return false;
             }
             let Some(fresh) = sys::map(BYTES) else {
                 TAKEN.fetch_sub(BYTES, Relaxed);
                 self.refused = true;
+                dropped::MEMOS.add(1);
                 return false;
             };
             self.entries = fresh.as_ptr().cast();
@@ -141,14 +143,20 @@ impl Memo {
         }
     }
 
-    /// Gives the memory back: the thread ends, and the next owner's stack may be shorter.
+    /// The thread ends, and the next owner's stack may be shorter: forgets all. A memo that grew gives its memory back; a small one
+    /// stays with the slot, since threads may be many and short.
     pub(crate) fn let_go(&mut self) {
-        if let Some(p) = NonNull::new(self.entries) {
+        let mut entries = self.entries;
+        if self.sets > FIRST_SETS
+            && let Some(p) = NonNull::new(entries)
+        {
             // SAFETY: our own mapping of this size; the owner is here, so nobody reads it.
             unsafe { sys::unmap(p.cast(), BYTES) };
             TAKEN.fetch_sub(BYTES, Relaxed);
+            entries = null_mut();
         }
-        *self = Self::new();
+        // No generation is 0: the next owner's first look empties what is left.
+        *self = Self { entries, sets: if entries.is_null() { 0 } else { FIRST_SETS }, ..Self::new() };
     }
 
     /// Where the owner's walks write, once the first look made room for it.
@@ -377,11 +385,5 @@ impl Memo {
         (entry.fp, entry.fp_mask) = proof.fp.map_or((0, 0), |fp| (fp as u64, u64::MAX));
         compiler_fence(core::sync::atomic::Ordering::SeqCst);
         entry.sp = start.sp;
-    }
-
-    /// Bytes of memo that this thread may touch; and whether it had to do without.
-    #[allow(dead_code)]
-    pub(crate) fn refused(&self) -> bool {
-        self.refused
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod frame;
 pub(crate) mod generation;
 mod id;
 pub(crate) mod intern;
+pub(crate) mod looking;
 #[cfg(native)]
 pub(crate) mod memo;
 #[cfg(not(native))]

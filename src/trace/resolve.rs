@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::{Frame, NO_MODULE, Owner, Traceback};
 use super::id::Depth;
+use super::looking::Looking;
 use super::names::{self, Class};
 use super::owner;
+use crate::report::child;
 use crate::thread::Ours;
 
 /// A stored stack as plain data.
@@ -49,24 +51,48 @@ pub(crate) fn traceback(raw: &RawStack) -> Traceback {
     Traceback::new(frames, raw.user_frames, raw.depth)
 }
 
-/// The logical frames of one kept address, innermost first.
+/// How long the first look-up of a fork's child may take.
+const LIMIT_MS: i64 = 5_000;
+
+/// The logical frames of one kept address, innermost first; the function alone where names can't be looked up.
 pub(crate) fn logical(kept: usize) -> Arc<[Frame]> {
+    let works = || {
+        let mut try_it = |done: &mut dyn FnMut(&[u8])| {
+            look_up(kept, Way::Locked);
+            done(b"named");
+        };
+        child::ask(LIMIT_MS, &mut try_it, &mut |_| ())
+    };
+    let Some(_looking) = Looking::begin(works) else { return look_up(kept, Way::Symbols).into() };
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let names = names.get_or_insert_with(HashMap::new);
     if let Some(frames) = names.get(&kept) {
         return frames.clone();
     }
-    let frames: Arc<[Frame]> = look_up(kept, false).into();
+    let frames: Arc<[Frame]> = look_up(kept, Way::Locked).into();
     names.insert(kept, frames.clone());
     frames
 }
 
-/// Looks names up. `alone`: no other thread runs (a fatal report's child), so no lock is taken.
-pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
+/// How names are looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// With the locks that it takes.
+    Locked,
+    /// No other thread runs (a fatal report's child), so no lock is taken but, at the first look, the loader's.
+    Alone,
+    /// From our own index of symbols: no lock, no lines.
+    Symbols,
+}
+
+/// Looks names up.
+pub(crate) fn look_up(kept: usize, way: Way) -> Vec<Frame> {
     let address = super::capture::address(kept);
     let pc = address.wrapping_sub(1);
     let there = still_there(kept);
-    let module = if there { module_of(pc) } else { Loaded::nowhere() };
+    // Elsewhere than here the loader is asked for the module, under its lock.
+    let ask = there && (cfg!(native) || way != Way::Symbols);
+    let module = if ask { module_of(pc) } else { Loaded::nowhere() };
     let offset = address.wrapping_sub(module.start);
     let symbol = if there { physical_name(pc) } else { None };
     let class = symbol.as_deref().map(names::classify);
@@ -81,11 +107,11 @@ pub(crate) fn look_up(kept: usize, alone: bool) -> Vec<Frame> {
             let module = module.name.clone();
             frames.push(Frame { function, file, line, module, offset, inlined: true, owner });
         };
-        if alone {
+        match way {
+            Way::Locked => backtrace::resolve(pc as *mut _, &mut add),
             // SAFETY: the only thread of its process, so nobody else is in the crate's cache.
-            unsafe { backtrace::resolve_unsynchronized(pc as *mut _, &mut add) };
-        } else {
-            backtrace::resolve(pc as *mut _, &mut add);
+            Way::Alone => unsafe { backtrace::resolve_unsynchronized(pc as *mut _, &mut add) },
+            Way::Symbols => {}
         }
     }
     if frames.is_empty() {
@@ -234,7 +260,7 @@ mod tests {
         crate::trace::modules::list_once();
         let mut frames = Vec::new();
         backtrace::trace(|f| {
-            frames.push(look_up(f.ip() as usize, false));
+            frames.push(look_up(f.ip() as usize, Way::Locked));
             true
         });
         let here = frames
@@ -245,7 +271,7 @@ mod tests {
 
     /// Whether this build has line tables, and so inlined frames.
     fn lines() -> bool {
-        let own = look_up(lines as *const () as usize + 2, false);
+        let own = look_up(lines as *const () as usize + 2, Way::Locked);
         own.iter().any(|f| f.file().is_some_and(|f| f.ends_with("resolve.rs")))
     }
 
@@ -297,15 +323,29 @@ mod tests {
     fn a_frame_in_the_c_library_is_that_librarys() {
         #[cfg(native)]
         crate::trace::modules::list_once();
-        let frames = look_up(libc::qsort as *const () as usize + 1, false);
+        let frames = look_up(libc::qsort as *const () as usize + 1, Way::Locked);
         let frame = frames.last().unwrap();
         assert!(matches!(frame.owner(), Owner::Dependency(name) if name.starts_with("libc")), "{frame:?}");
     }
 
     #[test]
     fn an_address_outside_all_modules_still_has_a_place() {
-        let [frame] = &look_up(4096, false)[..] else { panic!("one frame") };
+        let [frame] = &look_up(4096, Way::Locked)[..] else { panic!("one frame") };
         assert_eq!((frame.function(), frame.place()), (None, "?+0x1000".to_owned()));
+    }
+
+    #[test]
+    fn without_locks_a_frame_still_has_its_function_and_its_module() {
+        #[cfg(native)]
+        crate::trace::modules::list_once();
+        let [frame] = &look_up(look_up as *const () as usize + 2, Way::Symbols)[..] else {
+            panic!("one frame")
+        };
+        assert_eq!(frame.file(), None);
+        if cfg!(native) {
+            assert!(frame.function().unwrap().ends_with("resolve::look_up"), "{frame:?}");
+            assert_ne!(frame.module(), NO_MODULE);
+        }
     }
 
     #[test]

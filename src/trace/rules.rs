@@ -44,33 +44,48 @@ pub(crate) enum Whose {
     Unknown,
 }
 
+/// What a walk asks of every frame stands in single low bits: no jump through a table, and short constants.
+///
 /// ```text
 /// bit 0       always 1
 ///     1..3    base
-///     3..21   frame address: base + 8 x this
-///     21      the frame pointer is saved
-///     22..40  ... at the frame address - 8 x this
-///     40..42  whose
-///     42..50  number of a module loaded after start, 0: there at start
+///     3       the frame's address lies 16 above the frame pointer, the caller's frame pointer where it points
+///     4       the frame counts: the user's, or perhaps
+///     5       it is where the user's stack begins, or nobody knows whose
+///     6       the walk goes on from here
+///     7       the frame pointer is saved
+///     8..16   number of a module loaded after start, 0: there at start
+///     16..18  whose
+///     20..38  frame address: base + 8 x this
+///     38..56  where the frame pointer is saved: at the frame address - 8 x this
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Rule(u64);
 
 const FIELD: u64 = (1 << 18) - 1;
-/// Base, distance and saved frame pointer of a function that keeps a frame pointer, behind its first two instructions.
-const SHAPE: u64 = (1 << 40) - 2;
-const FRAME_POINTER: u64 = ((Base::Frame as u64) << 1) | 2 << 3 | 1 << 21 | 2 << 22;
 
 impl Rule {
     fn new(base: Base, distance: u64, saved: Option<u64>, whose: Whose, tag: u16) -> Self {
+        let counts = matches!(whose, Whose::User | Whose::Unknown);
+        let stands_out = matches!(whose, Whose::Entry | Whose::Unknown);
+        let goes_on = matches!(base, Base::Stack | Base::Frame);
+        let plain = base == Base::Frame && distance == 2 && saved == Some(2);
         Self(
             1 | (base as u64) << 1
-                | (distance & FIELD) << 3
-                | u64::from(saved.is_some()) << 21
-                | (saved.unwrap_or(0) & FIELD) << 22
-                | (whose as u64) << 40
-                | u64::from(tag) << 42,
+                | u64::from(plain) << 3
+                | u64::from(counts) << 4
+                | u64::from(stands_out) << 5
+                | u64::from(goes_on) << 6
+                | u64::from(saved.is_some()) << 7
+                | u64::from(tag & 255) << 8
+                | (whose as u64) << 16
+                | (distance & FIELD) << 20
+                | (saved.unwrap_or(0) & FIELD) << 38,
         )
+    }
+    #[inline(always)]
+    fn has(self, bit: u32) -> bool {
+        self.0 as u32 & 1u32.wrapping_shl(bit) != 0
     }
     #[inline(always)]
     pub(crate) fn base(self) -> Base {
@@ -81,45 +96,44 @@ impl Rule {
             _ => Base::None,
         }
     }
-    // A walk asks by single bits: a jump through a table at each frame can't be foretold.
     /// Whether the walk can't go on from here: outermost, or no table.
     #[inline(always)]
     pub(crate) fn ends(self) -> bool {
-        (self.0 >> 1 ^ self.0 >> 2) & 1 == 0
+        !self.has(6)
     }
     /// Whether the frame hangs on the frame pointer, where the walk goes on.
     #[inline(always)]
     pub(crate) fn hangs_on_frame_pointer(self) -> bool {
-        self.0 >> 2 & 1 != 0
+        self.has(2)
     }
-    /// 1 where the frame counts: the user's, or perhaps.
+    /// Whether the frame counts: the user's, or perhaps.
     #[inline(always)]
-    pub(crate) fn counts(self) -> u32 {
-        (!(self.0 >> 40 ^ self.0 >> 41) & 1) as u32
+    pub(crate) fn counts(self) -> bool {
+        self.has(4)
     }
     /// Whether it is where the user's stack begins, or nobody knows whose.
     #[inline(always)]
     pub(crate) fn stands_out(self) -> bool {
-        self.0 >> 41 & 1 != 0
+        self.has(5)
     }
     /// Whether the frame's address lies 16 above the frame pointer, and the caller's frame pointer where it points.
     #[inline(always)]
     pub(crate) fn is_frame_pointer(self) -> bool {
-        self.0 & SHAPE == FRAME_POINTER
+        self.has(3)
     }
     /// Bytes from the base to the frame's address; the return address lies 8 below it.
     #[inline(always)]
     pub(crate) fn distance(self) -> usize {
-        ((self.0 >> 3 & FIELD) as usize).wrapping_mul(8)
+        (self.0 >> 17) as usize & (FIELD as usize).wrapping_shl(3)
     }
     /// Bytes below the frame's address at which the caller's frame pointer is saved.
     #[inline(always)]
     pub(crate) fn saved(self) -> Option<usize> {
-        (self.0 >> 21 & 1 != 0).then_some(((self.0 >> 22 & FIELD) as usize).wrapping_mul(8))
+        self.has(7).then_some((self.0 >> 35) as usize & (FIELD as usize).wrapping_shl(3))
     }
     #[inline(always)]
     pub(crate) fn whose(self) -> Whose {
-        match self.0 >> 40 & 3 {
+        match self.0 >> 16 & 3 {
             0 => Whose::User,
             1 => Whose::Plumbing,
             2 => Whose::Entry,
@@ -128,7 +142,7 @@ impl Rule {
     }
     #[inline(always)]
     pub(crate) fn tag(self) -> u16 {
-        (self.0 >> 42 & 255) as u16
+        (self.0 >> 8 & 255) as u16
     }
 }
 
@@ -378,7 +392,7 @@ mod tests {
                 assert_eq!(Rule::new(base, 5, None, whose, 0).saved(), None);
                 assert_eq!(r.ends(), matches!(base, Base::End | Base::None));
                 assert_eq!(!r.ends() && r.hangs_on_frame_pointer(), base == Base::Frame);
-                assert_eq!(r.counts(), u32::from(matches!(whose, Whose::User | Whose::Unknown)));
+                assert_eq!(r.counts(), matches!(whose, Whose::User | Whose::Unknown));
                 assert_eq!(r.stands_out(), matches!(whose, Whose::Entry | Whose::Unknown));
             }
         }

@@ -361,8 +361,8 @@ impl<'s, W: Words, const N: usize> Walk<'s, W, N> {
                 enough = limit.wrapping_add(WITHOUT_SYMBOLS);
             }
             // Sums and not branches: whose frame is whose can't be foretold.
-            count = count.wrapping_add(rule.counts());
-            last = if rule.counts() != 0 { n } else { last };
+            count = count.wrapping_add(u32::from(rule.counts()));
+            last = if rule.counts() { n } else { last };
             if count >= enough || n.wrapping_sub(last) >= PLUMBING {
                 self.behind = Some(rule);
                 break;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::block::fork;
 #[cfg(feature = "tokio")]
 use crate::thread;
 use crate::thread::Ours;
@@ -59,6 +60,7 @@ pub(crate) fn thread_id() -> i32 {
 /// Counts what each thread allocates, which also gives each of them a slot, while `on`.
 pub(crate) fn count_threads(on: bool) {
     if on {
+        fork::begin();
         mode::set(mode::COUNT);
     } else {
         mode::clear(mode::COUNT);
@@ -82,6 +84,11 @@ pub(crate) fn settings() -> Settings {
     Settings { debug: watch.asked.or(watch.on.then_some(true)), slow: watch.slow, coop_off: !watch.coop }
 }
 
+/// The filters of `BIRTHMARK_WARNINGS`.
+pub(crate) fn filters() -> &'static [u8] {
+    crate::config::read(&crate::config::Defaults::NONE).warnings
+}
+
 /// Makes sure that the calling thread has a slot of its own where it can, also with no allocator of ours installed.
 #[cfg(feature = "tokio")]
 pub(crate) fn register_thread() -> &'static thread::Slot {
@@ -93,6 +100,7 @@ pub(crate) fn register_thread() -> &'static thread::Slot {
             thread::make_key();
         });
     }
+    fork::begin();
     thread::slot(crate::sys::line::line())
 }
 

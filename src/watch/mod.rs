@@ -2,8 +2,17 @@
 //!
 //! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
 //! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
-//! or counted, by its site (`sites`); `reporter` finds names and writes.
+//! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
+//! error waits in `errors`. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
+#[cfg(feature = "heap")]
+mod catching;
+#[cfg(feature = "heap")]
+mod errors;
+#[cfg(feature = "heap")]
+mod filter;
+#[cfg(feature = "heap")]
+mod filters;
 #[cfg(feature = "heap")]
 mod guard;
 #[cfg(not(feature = "heap"))]
@@ -21,6 +30,8 @@ mod switch;
 mod verdict;
 #[cfg(feature = "heap")]
 mod warning;
+#[cfg(feature = "heap")]
+pub mod warnings;
 
 #[cfg(feature = "tokio")]
 mod clock;
@@ -35,10 +46,16 @@ mod stuck;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tokio")]
+mod unpolled;
+#[cfg(feature = "tokio")]
 mod wrapped;
 
 pub use guard::ResourceGuard;
 #[cfg(feature = "heap")]
+pub(crate) use reporter::errors_wait;
+#[cfg(feature = "heap")]
 pub use switch::{set_debug, set_slow_callback_duration};
+#[cfg(feature = "heap")]
+pub(crate) use warning::Kind;
 #[cfg(feature = "tokio")]
 pub use wrapped::{WatchExt, Watched, watched};

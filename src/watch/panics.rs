@@ -13,7 +13,7 @@ use std::sync::atomic::{
 };
 
 use super::warning::{Kind, Row, Warning};
-use super::{heap, reporter, tokio as runtime};
+use super::{catching, heap, reporter, tokio as runtime};
 use crate::mode;
 use crate::sys::line::{Line, line};
 
@@ -31,6 +31,8 @@ const WATCHED: u32 = 3;
 const UNREAD: u32 = 4;
 /// Freed, and read.
 const READ: u32 = 5;
+/// Freed unread on the thread `owner`, which catches its warnings.
+const CAUGHT: u32 = 6;
 
 struct Place {
     state: AtomicU32,
@@ -107,11 +109,26 @@ fn judge(place: &Place) {
     let id = place.id.load(Relaxed);
     // SAFETY: under the task's own id this thread works on the task, so its cell is alive until that ends.
     let unread = runtime::words::own_id() == id && !unsafe { runtime::is_running(place.cell.load(Relaxed)) };
+    let line = line();
+    let caught = unread && line.catching.get() != 0;
+    let unread = unread && !caught;
     place.payload.store(0, Relaxed);
     if unread {
         DUE.fetch_add(1, AcqRel);
     }
-    place.state.store(if unread { UNREAD } else { READ }, Release);
+    if caught {
+        place.owner.store(std::ptr::from_ref(line) as usize, Relaxed);
+    }
+    place.state.store(
+        if caught {
+            CAUGHT
+        } else if unread {
+            UNREAD
+        } else {
+            READ
+        },
+        Release,
+    );
     if OPEN.fetch_sub(1, AcqRel) == 1 {
         mode::clear(mode::WATCH);
         if OPEN.load(Acquire) != 0 {
@@ -157,7 +174,8 @@ fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
     let _ours = heap::ours();
     forget_read();
     // Names may take the reporter a while: what is due makes room here.
-    take_due().into_iter().for_each(reporter::tell);
+    take_due().into_iter().for_each(reporter::tell_of_others);
+    catching::make_room();
     let cell = own_cell(id)?;
     // SAFETY: this thread polls the task, so its cell is alive.
     if !unsafe { runtime::is_running(cell) } {
@@ -242,17 +260,27 @@ pub(crate) fn any_due() -> bool {
 
 /// Takes what nobody read since. Ordinary code.
 pub(crate) fn take_due() -> Vec<Warning> {
-    let mut due = Vec::new();
-    for place in &LIST {
-        if place.state.compare_exchange(UNREAD, TAKEN, AcqRel, Relaxed).is_ok() {
-            if let Some(facts) = facts(place) {
-                due.push(words(*facts));
-            }
-            place.state.store(FREE, Release);
-            DUE.fetch_sub(1, AcqRel);
-        }
-    }
-    due
+    let due = LIST.iter().filter_map(|place| {
+        let warning = take(place, UNREAD)?;
+        DUE.fetch_sub(1, AcqRel);
+        Some(warning)
+    });
+    due.collect()
+}
+
+/// Takes what this thread found unread while it catches. Ordinary code.
+pub(crate) fn take_caught() -> Vec<Warning> {
+    let me = std::ptr::from_ref(line()) as usize;
+    let mine = |place: &&Place| place.state.load(Acquire) == CAUGHT && place.owner.load(Relaxed) == me;
+    LIST.iter().filter(mine).filter_map(|place| take(place, CAUGHT)).collect()
+}
+
+/// The warning of a place in this state, which is free afterwards.
+fn take(place: &Place, state: u32) -> Option<Warning> {
+    place.state.compare_exchange(state, TAKEN, AcqRel, Relaxed).ok()?;
+    let facts = facts(place);
+    place.state.store(FREE, Release);
+    facts.map(|facts| words(*facts))
 }
 
 fn words(facts: Facts) -> Warning {

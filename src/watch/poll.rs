@@ -59,6 +59,11 @@ pub(crate) struct Current {
 }
 
 impl Published {
+    /// The thread is no more: it is in no poll.
+    pub(crate) fn forget(&self) {
+        self.since.store(0, Relaxed);
+    }
+
     /// The poll that the thread is in, if any. Any thread.
     pub(crate) fn current(&self) -> Option<Current> {
         let since = self.since.load(Acquire);
@@ -206,13 +211,15 @@ fn ended(
         sentence.push_str(": ended");
     }
     let mut rows = Vec::new();
-    if let Some(made) = made {
-        rows.push(Row::place("watched", made));
-    }
-    match spawned {
-        Some(stack) => rows.push(Row::stack("spawned", stack)),
-        None if case == 0 => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
-        None => {}
+    // What was told while it was stuck has its places already.
+    if case == 0 {
+        if let Some(made) = made {
+            rows.push(Row::place("watched", made));
+        }
+        match spawned {
+            Some(stack) => rows.push(Row::stack("spawned", stack)),
+            None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
+        }
     }
     let case = if case == 0 { Case::Whole } else { Case::Ends(case) };
     // With no limit people want to see each of them, as asyncio shows them.

@@ -11,9 +11,9 @@ use std::sync::atomic::{
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::heap;
 use super::sites::Sites;
 use super::warning::{Row, Warning};
+use super::{catching, filter, filters, heap, warnings};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
 use crate::report::sink;
@@ -146,9 +146,26 @@ pub(crate) fn later(job: Job) {
     }
 }
 
-/// Writes a warning soon. Ordinary code.
+/// Writes a warning that has arisen on this thread soon, unless it is caught here. Ordinary code.
 pub(crate) fn tell(warning: Warning) {
+    if let Some(warning) = catching::offer(warning) {
+        tell_of_others(warning);
+    }
+}
+
+/// Writes a warning soon, whoever catches here. Ordinary code.
+pub(crate) fn tell_of_others(warning: Warning) {
     later(Box::new(move || Some(warning)));
+}
+
+/// Takes what filters made errors since the last time, and how many more there were.
+pub(crate) fn take_errors() -> (Vec<warnings::Warning>, usize) {
+    ours().map(|reporter| reporter.sites.errors.take()).unwrap_or_default()
+}
+
+/// Whether something that a filter made an error was taken by nobody. Waits for no lock.
+pub(crate) fn errors_wait() -> bool {
+    ours().is_some_and(|reporter| reporter.sites.errors.any())
 }
 
 /// Makes sure that there is somebody to [`poke`]. Ordinary code.
@@ -189,7 +206,10 @@ pub(crate) fn flush(limit: Duration) {
 fn write(warning: &Warning) {
     let name = || report(warning, &heap::traceback);
     let told = match ours() {
-        Some(reporter) => reporter.sites.judge(warning, &name),
+        Some(reporter) => {
+            let filters = |seen: &filter::Seen<'_>| filter::action(filters::all(), seen);
+            reporter.sites.judge(warning, &filters, &name)
+        }
         None => Some(name()),
     };
     if let Some(report) = told {
@@ -198,7 +218,7 @@ fn write(warning: &Warning) {
 }
 
 /// The report that a warning makes once its stacks have names.
-fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
+pub(super) fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
     let mut report = Report::new(warning.kind.name(), warning.kind.level(), &*warning.sentence);
     let mut help = Vec::new();
     for Row { label, words, stack, note, .. } in &warning.rows {
@@ -209,7 +229,13 @@ fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) -> Report {
             report = report.row(label, words);
         } else {
             let behind = note.clone().unwrap_or_default();
-            report = report.stack(Stack { label, before: words, traceback: name(stack), behind });
+            report = report.stack(Stack {
+                label,
+                before: words,
+                traceback: name(stack),
+                thread: String::new(),
+                behind,
+            });
         }
     }
     for text in help {

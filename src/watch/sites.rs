@@ -1,13 +1,17 @@
 //! Where warnings come from, so that one site's are told once: by the places that lead their stacks.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::errors::Errors;
+use super::filter::{Place, Seen, sameness};
 use super::verdict::{Case, Coming, Verdict, verdict};
-use super::warning::Warning;
-use crate::config::settings;
+use super::warning::{Row, Warning};
+use super::warnings;
+use crate::config::{Action, Level, settings};
 use crate::report::record::{self, Report};
 use crate::report::repeats::{self, Told};
+use crate::trace::frame::{Frame, Traceback};
 
 /// Stacks whose site is remembered, so that a repetition needs no names.
 const MOST: usize = 4096;
@@ -16,20 +20,28 @@ const MOST: usize = 4096;
 pub(super) struct Sites {
     known: Mutex<Known>,
     told: &'static Told,
+    /// What filters made errors.
+    pub(super) errors: Errors,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Site by the addresses of a warning's stacks.
-    by_stacks: HashMap<u64, u64>,
+    /// By the addresses of a warning's stacks.
+    by_stacks: HashMap<u64, Arc<Site>>,
     /// Cases whose beginning wasn't told and that aren't over.
     untold: HashSet<u64>,
+}
+
+/// Where a warning comes from.
+struct Site {
+    words: String,
+    places: Vec<Place>,
 }
 
 impl Sites {
     /// Without memory of the heap's yet. What was told is counted in `told`.
     pub(super) fn new(told: &'static Told) -> Self {
-        Self { known: Mutex::default(), told }
+        Self { known: Mutex::default(), told, errors: Errors::default() }
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Known) -> R) -> R {
@@ -41,11 +53,17 @@ impl Sites {
         self.with(|known| known.untold.insert(case));
     }
 
-    /// What becomes of a warning: its report, where it is told. `name` makes the report, which takes a while: a repetition
-    /// of the very same stacks needs none.
-    pub(super) fn judge(&self, warning: &Warning, name: &dyn Fn() -> Report) -> Option<Report> {
+    /// What becomes of a warning: its report, where it is told. `filters` says what they make of it. `name` makes the report,
+    /// which takes a while: a repetition of the very same stacks needs none.
+    pub(super) fn judge(
+        &self,
+        warning: &Warning,
+        filters: &dyn Fn(&Seen<'_>) -> Action,
+        name: &dyn Fn() -> Report,
+    ) -> Option<Report> {
         let coming = Coming {
             level: warning.kind.level(),
+            action: Action::Default,
             least: settings().report.level,
             before: 0,
             beginning_untold: match warning.case {
@@ -60,29 +78,48 @@ impl Sites {
         }
         let stacks = stacks_key(warning);
         let mut report = None;
-        let key = match self.with(|known| known.by_stacks.get(&stacks).copied()) {
-            Some(key) => key,
+        let site = match self.with(|known| known.by_stacks.get(&stacks).cloned()) {
+            Some(site) => site,
             None => {
                 let made = name();
-                let key = repeats::key_of(&site(&made, warning));
+                let new = Arc::new(Site { words: site(&made, warning), places: places(&made, warning) });
                 report = Some(made);
                 self.with(|known| {
                     if known.by_stacks.len() < MOST {
-                        known.by_stacks.insert(stacks, key);
+                        known.by_stacks.insert(stacks, new.clone());
                     }
                 });
-                key
+                new
             }
         };
-        let coming = Coming { before: self.told.count(key), ..coming };
+        let seen = Seen { kind: warning.kind, sentence: &warning.sentence, places: &site.places };
+        let action = filters(&seen);
+        let same = sameness(action, &seen, &site.words);
+        let key = repeats::key_of(&same);
+        let coming = Coming { action, before: self.told.count(key), ..coming };
         let verdict = verdict(&coming);
         // The first, and what is only counted after it; not what is told again because each was asked for.
-        if verdict == Verdict::Count || verdict == Verdict::Tell && coming.before == 0 && !coming.every {
-            let site = report.as_ref().map(|report| site(report, warning));
-            self.told.first(key, &site.unwrap_or_default());
+        if verdict == Verdict::Count || verdict == Verdict::Tell && coming.before == 0 && !coming.each() {
+            self.told.first(key, &same);
         }
-        if verdict == Verdict::Tell {
-            return Some(report.unwrap_or_else(name));
+        let report = || {
+            let mut report = report.unwrap_or_else(name);
+            if action == Action::Error {
+                report.level = Level::Error;
+            }
+            report
+        };
+        match (verdict, action) {
+            (Verdict::Tell, Action::Error) => {
+                let report = report();
+                self.errors.add(key, || warnings::Warning::new(warning.kind, report.clone()));
+                return Some(report);
+            }
+            (Verdict::Tell, _) => return Some(report()),
+            (Verdict::Count, Action::Error) => {
+                self.errors.add(key, || warnings::Warning::new(warning.kind, report()));
+            }
+            _ => {}
         }
         if let Case::Begins(case) = warning.case {
             self.untold(case);
@@ -116,12 +153,17 @@ fn site(report: &Report, warning: &Warning) -> String {
     text
 }
 
-/// Where the stack under this label leads.
-fn lead(report: &Report, label: &str) -> Option<String> {
-    let traceback = report.rows.iter().find_map(|row| match row {
+/// The stack under this label.
+fn traceback<'r>(report: &'r Report, label: &str) -> Option<&'r Traceback> {
+    report.rows.iter().find_map(|row| match row {
         record::Row::Stack(stack) if stack.label == label => Some(&stack.traceback),
         _ => None,
-    })?;
+    })
+}
+
+/// Where the stack under this label leads.
+fn lead(report: &Report, label: &str) -> Option<String> {
+    let traceback = traceback(report, label)?;
     traceback.all_frames().first()?;
     let lead = traceback.lead();
     Some(match lead.function() {
@@ -131,13 +173,43 @@ fn lead(report: &Report, label: &str) -> Option<String> {
     })
 }
 
+/// The site as filters see it.
+fn places(report: &Report, warning: &Warning) -> Vec<Place> {
+    let place = |row: &Row| {
+        let is_origin = ["allocated", "spawned", "created", "watched"].contains(&row.label);
+        if row.is_place {
+            let (_, line) = row.words.as_deref()?.rsplit_once(':')?;
+            return Some(Place { function: String::new(), line: line.parse().unwrap_or(0), is_origin });
+        }
+        let traceback = traceback(report, row.label)?;
+        let lead = traceback.lead();
+        let whole = path_of(traceback, lead).unwrap_or_default().to_owned();
+        Some(Place { function: whole, line: lead.line(), is_origin })
+    };
+    warning.rows.iter().filter_map(place).collect()
+}
+
+/// The path of the leading function. Under `line-tables-only` an inlined one is known by its last part alone: then that of
+/// the function that it was inlined into.
+fn path_of<'t>(traceback: &'t Traceback, lead: &'t Frame) -> Option<&'t str> {
+    let mut frames = traceback.all_frames().iter().skip_while(|frame| !std::ptr::eq(*frame, lead));
+    loop {
+        let frame = frames.next()?;
+        match frame.function() {
+            Some(function) if function.contains("::") || !frame.is_inlined() => return Some(function),
+            None if !frame.is_inlined() => return None,
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::warning::{Kind, Row};
+    use super::super::warning::Kind;
     use super::*;
     use crate::report::record::Stack;
     use crate::trace::Depth;
-    use crate::trace::frame::{Frame, Owner, Traceback};
+    use crate::trace::frame::Owner;
 
     fn sites() -> Sites {
         Sites::new(Box::leak(Box::new(Told::new())))
@@ -159,12 +231,22 @@ mod tests {
             owner: Owner::User,
         };
         let traceback = Traceback::new(vec![frame], 1, Depth::Exactly(1));
-        let stack = Stack { label: "dropped", before: String::new(), traceback, behind: String::new() };
+        let stack = Stack {
+            label: "dropped",
+            before: String::new(),
+            traceback,
+            thread: String::new(),
+            behind: String::new(),
+        };
         Report::new(warning.kind.name(), warning.kind.level(), &*warning.sentence).stack(stack)
     }
 
+    fn under(sites: &Sites, action: Action, warning: &Warning, line: u32) -> Option<Report> {
+        sites.judge(warning, &|_| action, &|| named(warning, line))
+    }
+
     fn told(sites: &Sites, warning: &Warning, line: u32) -> bool {
-        sites.judge(warning, &|| named(warning, line)).is_some()
+        under(sites, Action::Default, warning, line).is_some()
     }
 
     #[test]
@@ -190,7 +272,7 @@ mod tests {
         let sites = sites();
         let lost = warning(Kind::ResourceWarning, 21);
         assert!(told(&sites, &lost, 11));
-        assert!(sites.judge(&lost, &|| panic!("named again")).is_none());
+        assert!(sites.judge(&lost, &|_| Action::Default, &|| panic!("named again")).is_none());
     }
 
     #[test]
@@ -214,5 +296,52 @@ mod tests {
             assert!(told(&sites, &every, 31));
         }
         sites.told.each(&mut |name, _| panic!("{name}"));
+    }
+
+    #[test]
+    fn filters_see_the_place_that_leads_a_repetition_too() {
+        let sites = sites();
+        let lost = warning(Kind::ResourceWarning, 51);
+        for _ in 0..2 {
+            let place = Place { function: "app::f".into(), line: 41, is_origin: false };
+            let filters = |seen: &Seen<'_>| {
+                assert_eq!(seen.places, std::slice::from_ref(&place));
+                Action::Ignore
+            };
+            assert!(sites.judge(&lost, &filters, &|| named(&lost, 41)).is_none());
+        }
+        sites.told.each(&mut |name, _| panic!("{name} was counted"));
+    }
+
+    #[test]
+    fn once_is_once_for_all_sites_and_module_once_for_those_of_a_module() {
+        for action in [Action::Once, Action::Module] {
+            let sites = sites();
+            assert!(under(&sites, action, &warning(Kind::ResourceWarning, 1), 1).is_some());
+            assert!(under(&sites, action, &warning(Kind::ResourceWarning, 2), 2).is_none());
+            assert!(under(&sites, action, &warning(Kind::TaskError, 2), 2).is_some());
+        }
+    }
+
+    #[test]
+    fn an_ignored_beginning_has_no_end() {
+        let sites = sites();
+        let slow = |case| Warning { case, ..warning(Kind::SlowCallback, 61) };
+        assert!(under(&sites, Action::Ignore, &slow(Case::Begins(1)), 1).is_none());
+        assert!(!told(&sites, &slow(Case::Ends(1)), 1));
+    }
+
+    #[test]
+    fn an_error_is_told_once_and_waits_each_time_until_it_is_taken() {
+        let sites = sites();
+        let lost = warning(Kind::ResourceWarning, 71);
+        let first = under(&sites, Action::Error, &lost, 1).unwrap();
+        assert_eq!(first.level, Level::Error);
+        assert!(under(&sites, Action::Error, &lost, 1).is_none());
+        assert_eq!(sites.errors.take().0.len(), 1);
+        assert!(under(&sites, Action::Error, &lost, 1).is_none());
+        let again = sites.errors.take().0;
+        assert_eq!((again.len(), again[0].level()), (1, Level::Error));
+        assert!(!sites.errors.any());
     }
 }

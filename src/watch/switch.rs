@@ -45,9 +45,7 @@ fn nanos(d: Duration) -> u64 {
 fn changed(on: bool) {
     heap::count_threads(on);
     #[cfg(feature = "tokio")]
-    if on {
-        super::tokio::switched_on();
-    }
+    if on { super::tokio::switched_on() } else { super::unpolled::switched_off() }
 }
 
 /// Switches the async diagnostics on or off, as asyncio's debug mode: slow callbacks and resource warnings. The debug heap

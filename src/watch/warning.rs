@@ -4,27 +4,45 @@ use super::verdict::Case;
 use crate::config::Level;
 
 /// The field's own word for what happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
-pub(crate) enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// `slow-callback`: one poll took longer than it may.
     SlowCallback,
+    /// `worker-busy`: a worker of the runtime didn't come back for longer than a poll may take.
     WorkerBusy,
+    /// `resource-warning`: something was dropped with work undone.
     ResourceWarning,
+    /// `task-error`: a task panicked and nobody read it.
     TaskError,
+    /// `never-awaited`: a future was dropped that had never been polled.
+    NeverAwaited,
 }
 
 impl Kind {
-    pub(crate) fn name(self) -> &'static str {
+    /// All that there are.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
+
+    /// As reports and filters write it: `resource-warning`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::SlowCallback => "slow-callback",
             Self::WorkerBusy => "worker-busy",
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
+            Self::NeverAwaited => "never-awaited",
         }
     }
 
     pub(crate) fn level(self) -> Level {
         if self == Self::TaskError { Level::Error } else { Level::Warning }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 

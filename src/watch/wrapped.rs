@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::unpolled::Unpolled;
 use super::{poll, switch};
 
 /// A future whose polls are timed exactly while async debug is on, and whose allocations in each of them are counted. Made by
@@ -13,12 +14,17 @@ use super::{poll, switch};
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Watched<F> {
     made: &'static Location<'static>,
+    /// Dropped before the future.
+    unpolled: Unpolled,
     future: F,
 }
 
 /// Watches the polls of `future`: one that takes longer than [`crate::set_slow_callback_duration`] says is told as a
 /// `slow-callback`, with its exact time and the bytes that it allocated. While async debug is off a poll costs one
 /// relaxed load more.
+///
+/// Dropped by the program's own code without ever having been polled it is told as `never-awaited`, in a build with line
+/// tables at least: not where its owner was cancelled or a `select!` chose another branch, nor in a panic.
 ///
 /// ```
 /// # async fn work() {}
@@ -28,10 +34,21 @@ pub struct Watched<F> {
 /// ```
 #[track_caller]
 pub fn watched<F: Future>(future: F) -> Watched<F> {
+    let made = Location::caller();
+    let mut unpolled = Unpolled::default();
     if switch::on() {
         super::tokio::wrapped();
+        unpolled = Unpolled::new(made, std::any::type_name::<F>());
     }
-    Watched { made: Location::caller(), future }
+    Watched { made, unpolled, future }
+}
+
+/// As [`watched`], for a task: one that is aborted or shut down before its first poll isn't forgotten.
+#[track_caller]
+pub(crate) fn for_a_task<F: Future>(future: F) -> Watched<F> {
+    let mut watched = watched(future);
+    watched.unpolled.settle();
+    watched
 }
 
 /// `.watched()` for every future.
@@ -59,11 +76,16 @@ impl<F: Future> Future for Watched<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let made = self.made;
-        // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own.
-        let future = unsafe { self.map_unchecked_mut(|whole| &mut whole.future) };
+        // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own on
+        // the whole; `unpolled` isn't pinned with it.
+        let (unpolled, future) = unsafe {
+            let whole = self.get_unchecked_mut();
+            (&mut whole.unpolled, Pin::new_unchecked(&mut whole.future))
+        };
         if !switch::on() {
             return future.poll(cx);
         }
+        unpolled.settle();
         let _entered = poll::enter(made, cx.waker().data());
         future.poll(cx)
     }

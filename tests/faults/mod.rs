@@ -357,6 +357,23 @@ fn the_same_fault_again_is_counted_and_the_count_told_at_exit() {
 }
 
 #[test]
+fn a_count_is_an_object_under_json_and_a_forked_child_counts_its_own() {
+    let go_on = [("TRACEMALLOC", "5"), ("BIRTHMARK_MALLOC", "debug,on_error=continue")];
+    let child = run("over 1000 times", &[go_on[0], go_on[1], ("BIRTHMARK_REPORT", "json")]);
+    let lines: Vec<serde_json::Value> =
+        child.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["count"]), (2, &1000.into()), "{child}");
+    assert_eq!(lines[1]["kind"], "heap-buffer-overflow", "{child}");
+
+    let child = run("over 3 times, then forked", &go_on);
+    assert!(child.succeeded(), "{child}");
+    let counts: Vec<&str> =
+        child.stderr.lines().filter_map(|line| line.strip_suffix(" times in all, told once")).collect();
+    // The child ends first.
+    assert!(matches!(counts[..], [a, b] if a.ends_with(": 2") && b.ends_with(": 3")), "{child}");
+}
+
+#[test]
 fn the_own_line_stands_among_the_first_five() {
     for fault in ["over", "under", "double", "beside 8", "layout 23 8", "write after free", "over kept"] {
         let told = one(fault);
@@ -481,6 +498,88 @@ fn a_forked_child_tells_what_it_does_itself() {
 }
 
 #[test]
+fn a_forked_child_that_writes_to_a_block_after_its_own_free_of_it_is_told() {
+    for (fault, malloc) in [
+        ("forked, write after free", "debug"),
+        ("forked, write after free, then many", "debug,quarantine=64K"),
+    ] {
+        let child = run(fault, &[DEBUG[0], ("BIRTHMARK_MALLOC", malloc)]);
+        assert!(child.aborted(), "{child}");
+        let told = Told::one(&child);
+        told.is("use-after-free", "8 bytes written to a 24-byte block after its free");
+        made(&told);
+        freed(&told);
+    }
+    // Large enough for what looking names up takes itself.
+    let child = run("forked, check", &[DEBUG[0], ("BIRTHMARK_MALLOC", "debug,quarantine=256M")]);
+    assert!(child.aborted() && child.stderr.is_empty(), "{child}");
+    assert!(child.stdout.contains("birthmark: use-after-free: 8 bytes written"), "{child}");
+}
+
+/// Whether the first line of this stack ends with the thread of this name; no name: with none.
+#[track_caller]
+fn of_thread(told: &Told, label: &str, name: &str) {
+    let line = told.lines(label).first().unwrap_or_else(|| panic!("no row {label:?} {told}"));
+    let thread = line.rsplit_once("  thread ").map_or("", |(_, thread)| thread);
+    assert_eq!(thread, name, "{label} {told}");
+}
+
+#[test]
+fn threads_are_named_though_they_have_ended_and_their_slot_is_another_s() {
+    for (fault, switches) in
+        [("over, threads", &DEBUG[..]), ("over, threads", &DEV), ("over, threads, traced later", &DEBUG[1..])]
+    {
+        let child = run(fault, switches);
+        assert!(child.aborted(), "{child}");
+        let told = Told::one(&child);
+        made(&told);
+        of_thread(&told, "allocated", "maker");
+        of_thread(&told, "found", "breaker");
+    }
+    let told = one("double, threads");
+    of_thread(&told, "allocated", "maker");
+    of_thread(&told, "freed", "first");
+    of_thread(&told, "found", "second \"of\" 2");
+    let told = one("write after free, threads");
+    of_thread(&told, "allocated", "maker");
+    of_thread(&told, "freed", "first");
+    let told = one("forked, write after free");
+    of_thread(&told, "allocated", "faults::child");
+    let child = run("check, threads", &DEBUG);
+    assert!(child.stdout.contains("  thread maker\n"), "{child}");
+    of_thread(&one("over, threads of a parent"), "allocated", "maker");
+}
+
+#[test]
+fn json_and_the_raw_report_name_the_threads_too() {
+    const RAW: &str = "double, threads, the naming child crashes";
+    let filters = run(RAW, &DEBUG).status.code() != Some(program::NO_FILTERS);
+    for fault in ["double, threads", RAW].into_iter().take(1 + usize::from(filters)) {
+        let child = run(fault, &[DEBUG[0], DEBUG[1], ("BIRTHMARK_REPORT", "json")]);
+        let value = child.json();
+        for (label, thread) in [("allocated", "maker"), ("freed", "first"), ("found", "second \"of\" 2")] {
+            assert_eq!(value[label]["thread"], thread, "{child}");
+        }
+    }
+    if !filters {
+        println!("not tested: `{RAW}` needs seccomp filters");
+        return;
+    }
+    let told = one(RAW);
+    for (label, thread) in [("allocated", "maker"), ("freed", "first"), ("found", "second \"of\" 2")] {
+        assert!(told.row(label).ends_with(&format!("  thread {thread}")), "{told}");
+    }
+}
+
+#[test]
+fn past_the_names_that_are_kept_a_thread_is_told_by_its_id() {
+    let told = one("70000 threads");
+    let line = told.lines("allocated").first().unwrap();
+    let id = line.rsplit_once("  thread ").map_or("", |(_, thread)| thread);
+    assert!(id.parse::<u32>().is_ok(), "{told}");
+}
+
+#[test]
 fn a_forked_child_tells_its_parents_damage_only_where_it_frees_it_and_says_so() {
     let go_on = [("TRACEMALLOC", "5"), ("BIRTHMARK_MALLOC", "debug,on_error=continue")];
     let child = run("forked with damage", &go_on);
@@ -560,7 +659,9 @@ fn a_bad_value_ends_the_program_before_main() {
         ("BIRTHMARK_DEV", "2"),
         ("BIRTHMARK_REPORT", "sarif"),
         ("BIRTHMARK_SNAPSHOT", "over=2G:x"),
-        ("BIRTHMARK_WARNINGS", "error"),
+        ("BIRTHMARK_WARNINGS", "explode"),
+        ("BIRTHMARK_WARNINGS", "error::leak"),
+        ("BIRTHMARK_WARNINGS", "error:::my_crate:zero"),
         ("BIRTHMARK_BUDGETS", "update"),
     ] {
         let child = run("none", &[(name, value)]);

@@ -50,6 +50,24 @@ fn double() {
     unmake(p, SIZE, 8);
 }
 
+/// Runs `f` to its end on a thread of this name, which has ended then.
+fn on<R: Send + 'static>(name: &str, f: impl FnOnce() -> R + Send + 'static) -> R {
+    std::thread::Builder::new().name(name.into()).spawn(f).unwrap().join().unwrap()
+}
+
+/// A block that `maker` made, by its address.
+fn made_by_a_thread() -> usize {
+    on("maker", || make(SIZE, 8) as usize)
+}
+
+fn over_and_over(times: usize) {
+    for _ in 0..times {
+        let p = make(SIZE, 8);
+        poke(p, 24);
+        unmake(p, SIZE, 8);
+    }
+}
+
 pub fn commit(fault: &str) {
     let words: Vec<&str> = fault.split(' ').collect();
     let number = |at: usize| words[at].parse::<usize>().unwrap();
@@ -99,13 +117,16 @@ pub fn commit(fault: &str) {
             }
             unmake(p, SIZE, 8);
         }
-        "over 1000 times" => {
-            for _ in 0..1000 {
-                let p = make(SIZE, 8);
-                poke(p, 24);
-                unmake(p, SIZE, 8);
+        "over 1000 times" => over_and_over(1000),
+        "over 3 times, then forked" => unsafe {
+            over_and_over(3);
+            let child = libc::fork();
+            if child == 0 {
+                over_and_over(2);
+                std::process::exit(0);
             }
-        }
+            assert_eq!(libc::waitpid(child, &mut 0, 0), child);
+        },
         "under" => {
             let p = make(SIZE, 8);
             poke(p, -1);
@@ -116,6 +137,54 @@ pub fn commit(fault: &str) {
             poke(p, -1);
             poke(p, 24);
             unmake(p, SIZE, 8);
+        }
+        "over, threads" | "over, threads, traced later" => {
+            if fault.ends_with("later") {
+                birthmark::tracemalloc::start(5);
+            }
+            let p = made_by_a_thread();
+            // A slot that is used again by then.
+            on("other", || drop(black_box(vec![1u8; 100])));
+            on("breaker", move || {
+                poke(p as *mut u8, 24);
+                unmake(p as *mut u8, SIZE, 8);
+            });
+        }
+        "double, threads" | "double, threads, the naming child crashes" => {
+            if fault != "double, threads" {
+                break_naming(libc::SECCOMP_RET_KILL_PROCESS, 0);
+            }
+            let p = made_by_a_thread();
+            on("first", move || unmake(p as *mut u8, SIZE, 8));
+            on("second \"of\" 2", move || unmake(p as *mut u8, SIZE, 8));
+        }
+        "write after free, threads" => {
+            let p = made_by_a_thread();
+            on("first", move || unmake(p as *mut u8, SIZE, 8));
+            unsafe { (p as *mut u64).add(1).write_volatile(7) };
+            std::process::exit(0);
+        }
+        "check, threads" => {
+            let p = made_by_a_thread();
+            poke(p as *mut u8, 24);
+            let told = birthmark::check_heap().unwrap_err();
+            print!("{}", told[0]);
+            std::process::abort();
+        }
+        "over, threads of a parent" => {
+            let p = made_by_a_thread();
+            in_a_child(|| {
+                poke(p as *mut u8, 24);
+                unmake(p as *mut u8, SIZE, 8);
+            });
+        }
+        "70000 threads" => {
+            let mut last = 0;
+            for _ in 0..70_000 {
+                last = std::thread::spawn(|| make(SIZE, 8) as usize).join().unwrap();
+            }
+            poke(last as *mut u8, 24);
+            unmake(last as *mut u8, SIZE, 8);
         }
         "check" => check(),
         "check every size" => check_every_size(),
@@ -276,17 +345,35 @@ pub fn commit(fault: &str) {
         }
         "double, 16 KiB thread" => small_thread(),
         "double, signal stack" => signal_stack(),
-        "forked" => unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                double();
-                libc::_exit(0);
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &mut status, 0), child);
-            assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT);
-            libc::abort();
-        },
+        "forked" => in_a_child(double),
+        "forked, write after free" | "forked, write after free, then many" => {
+            let p = make(SIZE, 8);
+            in_a_child(|| {
+                unmake(p, SIZE, 8);
+                unsafe { p.add(8).cast::<u64>().write_volatile(7) };
+                if fault.ends_with("many") {
+                    for _ in 0..10_000 {
+                        drop(black_box(vec![0u8; 100]));
+                    }
+                }
+                std::process::exit(0);
+            });
+        }
+        "forked, check" => {
+            let (p, parents) = (make(SIZE, 8), make(SIZE, 8));
+            unmake(parents, SIZE, 8);
+            unsafe { parents.write_volatile(7) };
+            in_a_child(|| {
+                assert!(birthmark::check_heap().is_ok(), "what the parent did is the parent's");
+                unmake(p, SIZE, 8);
+                assert!(birthmark::check_heap().is_ok());
+                unsafe { p.add(8).cast::<u64>().write_volatile(7) };
+                let told = birthmark::check_heap().unwrap_err();
+                assert_eq!(told.len(), 1);
+                print!("{}", told[0]);
+                std::process::abort();
+            });
+        }
         "forked with damage" => forked_with_damage(),
         "double, standard error closed" => {
             unsafe { libc::close(2) };
@@ -328,6 +415,21 @@ pub fn commit(fault: &str) {
         }
         _ if words[0] == "layout" => unmake(make(SIZE, 8), number(1), number(2)),
         _ => panic!("no such fault: {fault}"),
+    }
+}
+
+/// Runs `f` in a fork's child, which must end by SIGABRT, and ends likewise.
+fn in_a_child(f: impl FnOnce()) {
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            f();
+            libc::_exit(0);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGABRT);
+        libc::abort();
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Stuck {
     pub complete: bool,
     /// The number of the system call that it sits in, if it does.
     pub call: Option<i64>,
+    /// The id of the task that it polled at this moment, where it told so itself.
+    pub polls: Option<u64>,
 }
 
 /// Registers at the top of a stack.
@@ -60,12 +62,12 @@ impl Looker {
             let same =
                 call::registers(tid).is_some_and(|(_, now)| (now.pc, now.sp) == (registers.pc, registers.sp));
             if complete && same {
-                return Some(Stuck { stack, words, complete, call });
+                return Some(Stuck { stack, words, complete, call, polls: None });
             }
         }
-        let (registers, words) = signal::ask(tid, until)?;
+        let (registers, words, polls) = signal::ask(tid, until)?;
         let (stack, complete) = self.walker.walk(registers, &words);
-        Some(Stuck { stack, words, complete, call })
+        Some(Stuck { stack, words, complete, call, polls: Some(polls) })
     }
 }
 

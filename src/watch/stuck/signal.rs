@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::Once;
 use std::sync::atomic::{
-    AtomicI32, AtomicU32, AtomicUsize,
+    AtomicI32, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ struct Copy {
     registers: UnsafeCell<Registers>,
     words: UnsafeCell<[usize; WORDS]>,
     n: AtomicUsize,
+    polls: AtomicU64,
 }
 
 // SAFETY: written by the one handler that moved STATE to COPYING, read by the asker once it is DONE.
@@ -47,6 +48,7 @@ static COPY: Copy = Copy {
     }),
     words: UnsafeCell::new([0; WORDS]),
     n: AtomicUsize::new(0),
+    polls: AtomicU64::new(0),
 };
 
 unsafe extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -73,6 +75,7 @@ unsafe extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *
             COPY.registers.get().write(registers);
             COPY.n.store(call::copy(registers.sp as usize, &mut *COPY.words.get()), Relaxed);
         }
+        COPY.polls.store(super::super::tokio::words::own_id(), Relaxed);
         STATE.store(DONE, Release);
     });
 }
@@ -113,8 +116,8 @@ pub(super) fn install() {
     });
 }
 
-/// Asks thread `tid` for its registers and the words of its stack; nothing where it doesn't answer in time.
-pub(super) fn ask(tid: i32, until: Duration) -> Option<(Registers, Vec<usize>)> {
+/// Asks thread `tid` for its registers, the words of its stack and the id of the task that it polls; nothing where it doesn't answer in time.
+pub(super) fn ask(tid: i32, until: Duration) -> Option<(Registers, Vec<usize>, u64)> {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = ONE.try_lock().ok()?;
     STATE.store(IDLE, Release); // a fork may have left something else
@@ -139,7 +142,8 @@ pub(super) fn ask(tid: i32, until: Duration) -> Option<(Registers, Vec<usize>)> 
     // SAFETY: STATE is DONE: the handler has written the copy and won't again before somebody asks, which is us alone.
     let copy = unsafe {
         let n = COPY.n.load(Acquire).min(WORDS);
-        (COPY.registers.get().read(), (&*COPY.words.get()).get(..n).unwrap_or_default().to_vec())
+        let words = (&*COPY.words.get()).get(..n).unwrap_or_default().to_vec();
+        (COPY.registers.get().read(), words, COPY.polls.load(Relaxed))
     };
     STATE.store(IDLE, Release);
     Some(copy)

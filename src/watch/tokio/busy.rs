@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::tokio::runtime::Handle;
 
@@ -79,7 +79,6 @@ impl Busy {
     /// A sample: `blind` where polls can't be told apart at all, else only tasks without a budget are looked at.
     pub(crate) fn step(
         &mut self,
-        _now: Instant,
         credit: Duration,
         limit: Duration,
         blind: bool,
@@ -103,9 +102,14 @@ impl Busy {
                 .iter()
                 .filter(|s| match s.id {
                     None => true,
-                    Some(id) => (blind || id != 0) && s.long >= least && s.long <= most,
+                    Some(id) => (blind || id != 0) && s.spent >= least && s.seen <= most,
                 })
-                .filter_map(|s| Some(Candidate { tid: s.tid, id: s.id.unwrap_or(0), stuck: look(s.tid)? }))
+                .filter_map(|s| {
+                    let stuck = look(s.tid)?;
+                    // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun.
+                    let other = s.id.is_some_and(|id| stuck.polls.is_some_and(|now| now != id));
+                    (!other).then(|| Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck })
+                })
                 .collect();
             if candidates.is_empty() {
                 continue; // a poll with a budget, which is told otherwise
@@ -169,11 +173,21 @@ impl Busy {
             threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
         {
             let id = seen.map(|s| s.id);
-            let long = before
-                .iter()
-                .find(|s| s.tid == info.tid && s.id == id)
-                .map_or(Duration::ZERO, |s| s.long + credit);
-            self.same.push(Same { tid: info.tid, id, long });
+            let same = before.iter().find(|s| s.tid == info.tid && s.id == id);
+            // What it waits for a processor is no part of its poll. (Where nothing tells threads apart there may be many, and their
+            // time is the sampler's.)
+            let at = id.filter(|id| *id != 0).map(|_| cpu::Spent::of(info.tid));
+            let (mut seen, mut spent) = (Duration::ZERO, Duration::ZERO);
+            if let Some(same) = same {
+                seen = same.seen + credit;
+                spent = same.spent
+                    + match (at, same.at) {
+                        (Some(now), Some(before)) => now.since(before, credit),
+                        (Some(_), None) => Duration::ZERO,
+                        (None, _) => credit,
+                    };
+            }
+            self.same.push(Same { tid: info.tid, id, seen, spent, at });
         }
     }
 }
@@ -184,12 +198,17 @@ struct Same {
     tid: i32,
     /// Nothing where the words weren't found.
     id: Option<u64>,
-    long: Duration,
+    /// For how long it was seen so.
+    seen: Duration,
+    /// How much of it wasn't a wait for a processor.
+    spent: Duration,
+    at: Option<cpu::Spent>,
 }
 
 /// A thread that may be the busy worker's.
 struct Candidate {
-    tid: i32,
+    /// Its name; read at once, since it may end before the report is written.
+    thread: String,
     id: u64,
     stuck: Stuck,
 }
@@ -215,14 +234,14 @@ fn told(
         return None;
     }
     let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
-    Some(words(worker, long, limit, only.map(|c| (c.tid, c.id, c.stuck.stack)), blind))
+    Some(words(worker, long, limit, only.map(|c| (c.thread, c.id, c.stuck.stack)), blind))
 }
 
 fn words(
     worker: usize,
     long: Duration,
     limit: Duration,
-    place: Option<(i32, u64, Vec<usize>)>,
+    place: Option<(String, u64, Vec<usize>)>,
     blind: bool,
 ) -> Warning {
     let mut sentence = format!(
@@ -231,11 +250,11 @@ fn words(
         words_of_time(limit)
     );
     let mut rows = Vec::new();
-    if let Some((tid, id, stack)) = place {
+    if let Some((thread, id, stack)) = place {
         if id != 0 {
             sentence.push_str(&format!("; it polls {}", say::who(id)));
         }
-        rows.push(Row::stack("busy in", stack).noted(cpu::name(tid)));
+        rows.push(Row::stack("busy in", stack).noted(thread));
     }
     let why = if blind {
         "polls can't be told apart in this program; a future given to `birthmark::watched` is timed exactly"

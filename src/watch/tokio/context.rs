@@ -78,10 +78,17 @@ pub(crate) fn future_type(spawned: &[Named]) -> Option<String> {
             None
         })?;
         let name = inside.get(..end)?;
+        let wrapped = name.strip_prefix("birthmark::watch::wrapped::Watched<");
+        let name = wrapped.and_then(|name| name.strip_suffix('>')).unwrap_or(name);
         // `app::serve::{async_fn_env#0}`: the function's own name; what it is generic over says little.
         let name = name.split("::{async_fn_env#").next()?;
-        let name = name.split("::{async_block_env#").next()?;
-        let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
+        let mut name = name.split("::{async_block_env#").next()?;
+        // `app::serve::{async_fn#0}`, `app::serve::{{closure}}`: the body of that function.
+        while let Some((outer, last)) = name.rsplit_once("::")
+            && last.starts_with('{')
+        {
+            name = outer;
+        }
         name.contains("::").then(|| name.to_owned())
     })
 }
@@ -141,6 +148,12 @@ mod tests {
             cell("app::Mine<alloc::vec::Vec<u8>, u8>"),
             Some("app::Mine<alloc::vec::Vec<u8>, u8>".into())
         );
+        assert_eq!(cell("app::serve::{async_fn#0}::{async_block_env#17}"), Some("app::serve".into()));
+        assert_eq!(
+            cell("birthmark::watch::wrapped::Watched<app::serve::{async_fn_env#0}>"),
+            Some("app::serve".into())
+        );
+        assert_eq!(cell("birthmark::watch::wrapped::Watched<app::Mine<u8>>"), Some("app::Mine<u8>".into()));
         assert_eq!(of("tokio::runtime::task::core::Cell<T,S>::new"), None);
         assert_eq!(future_type(&[]), None);
     }

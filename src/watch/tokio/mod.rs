@@ -40,7 +40,7 @@ use std::time::Duration;
 use ::tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use ::tokio::task::JoinHandle;
 
-use super::{heap, panics, reporter, switch, wrapped};
+use super::{heap, panics, switch, wrapped};
 
 /// A runtime was attached.
 static ATTACHED: AtomicBool = AtomicBool::new(false);
@@ -58,7 +58,8 @@ static WRAPPED: AtomicBool = AtomicBool::new(false);
 /// ```
 ///
 /// # Panics
-/// When the runtime can't be built, inside of another runtime, and when the future panics.
+/// When the runtime can't be built, inside of another runtime, when the future panics, and once the runtime is down when
+/// a filter made a warning an error ([`crate::warnings`]).
 #[track_caller]
 pub fn run<F: Future>(debug: bool, future: F) -> F::Output {
     run_on(Builder::new_multi_thread().enable_all(), debug, future)
@@ -93,7 +94,7 @@ pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Ou
     let output = runtime.block_on(future);
     drop(attached);
     drop(runtime);
-    reporter::flush(Duration::from_secs(2));
+    super::warnings::check();
     output
 }
 
@@ -168,7 +169,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    ::tokio::spawn(wrapped::watched(future))
+    ::tokio::spawn(wrapped::for_a_task(future))
 }
 
 /// Async debug goes on.

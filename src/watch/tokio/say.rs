@@ -83,7 +83,10 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     if let Some(Some(made)) = poll.wrapped {
         rows.push(Row::place("watched", made));
     }
-    let mut help = "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string();
+    let mut help = match poll.stuck.call {
+        Some(_) => "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string(),
+        None => "use `spawn_blocking` for what computes long, or `tokio::task::yield_now` in between".into(),
+    };
     match &poll.spawned {
         Some(stack) => rows.push(Row::stack("spawned", stack.clone())),
         None if poll.id != 0 => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
@@ -125,7 +128,7 @@ mod tests {
             allocated: 3 << 20,
             spawned: None,
             thread: "thread w".into(),
-            stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None },
+            stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
         let w = stuck_words(&poll, &inside);
@@ -134,6 +137,7 @@ mod tests {
             "task 17 `app::serve` has been in one poll for at least 112 ms, limit 100 ms, and is still stuck (#2)"
         );
         assert_eq!(w.rows[1].words.as_deref(), Some("computing; 3.0 MiB allocated meanwhile"));
+        assert!(w.rows.last().unwrap().words.as_deref().unwrap().contains("yield_now"));
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Watchdog {
         });
         let (id, budget) = words::found();
         let looker = &mut self.looker;
-        self.busy.step(now, credit, limit, !(id && budget) || self.coop_off, &busy, &mut |tid| {
+        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut |tid| {
             looker.get_or_insert_with(Looker::new).look(tid, ANSWER)
         });
     }
