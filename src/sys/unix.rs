@@ -84,7 +84,9 @@ impl ThreadKey {
 
     /// As a number, to be kept in an atomic.
     pub(crate) fn number(self) -> u64 {
-        self.0 as u64
+        #[allow(clippy::unnecessary_cast)] // a `u64` already on some systems
+        let number = self.0 as u64;
+        number
     }
 
     pub(crate) fn of(number: u64) -> Self {
