@@ -33,21 +33,25 @@ mod warning;
 #[cfg(feature = "heap")]
 pub mod warnings;
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 mod clock;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 mod judge;
 #[cfg(feature = "tokio")]
 pub(crate) mod panics;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 pub(crate) mod poll;
 #[cfg(feature = "tokio")]
 mod stuck;
+#[cfg(feature = "heap")]
+pub mod tasks;
 #[cfg(feature = "tokio")]
 pub mod tokio;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
+mod units;
+#[cfg(feature = "heap")]
 mod unpolled;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 mod wrapped;
 
 pub use guard::ResourceGuard;
@@ -57,5 +61,5 @@ pub(crate) use reporter::errors_wait;
 pub use switch::{set_debug, set_slow_callback_duration};
 #[cfg(feature = "heap")]
 pub(crate) use warning::Kind;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 pub use wrapped::{WatchExt, Watched, watched};

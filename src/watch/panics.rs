@@ -222,7 +222,7 @@ fn arm(place: &'static Place, payload: &(dyn std::any::Any + Send)) {
 }
 
 /// The cell of the task that this thread polls: on its own stack, else among the recorded blocks.
-fn own_cell(id: u64) -> Option<usize> {
+pub(super) fn own_cell(id: u64) -> Option<usize> {
     let slot = heap::register_thread();
     let here = std::ptr::from_ref(&slot) as usize & !7;
     let (low, high) = (slot.stack_low.load(Relaxed), slot.stack_high.load(Relaxed));

@@ -62,7 +62,6 @@ impl Row {
     pub(crate) fn words(label: &'static str, words: String) -> Self {
         Self { label, words: Some(words), ..Self::default() }
     }
-    #[cfg(feature = "tokio")]
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
         Self { is_place: true, ..Self::words(label, words) }
@@ -93,7 +92,6 @@ impl Warning {
         Self { kind, sentence, rows, case: Case::Whole, every: false }
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn of_case(self, case: Case) -> Self {
         Self { case, ..self }
     }

@@ -5,6 +5,9 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::tasks::registry::Registered;
+#[cfg(feature = "tokio")]
+use super::tasks::registry::{Role, Ticket};
 use super::unpolled::Unpolled;
 use super::{poll, switch};
 
@@ -17,6 +20,8 @@ pub struct Watched<F> {
     /// Dropped before the future.
     unpolled: Unpolled,
     future: F,
+    /// Dropped after the future, which is a row in the list of tasks until then.
+    registered: Registered,
 }
 
 /// Watches the polls of `future`: one that takes longer than [`crate::set_slow_callback_duration`] says is told as a
@@ -36,19 +41,35 @@ pub struct Watched<F> {
 pub fn watched<F: Future>(future: F) -> Watched<F> {
     let made = Location::caller();
     let mut unpolled = Unpolled::default();
-    if switch::on() {
+    let registered = if switch::on() {
+        #[cfg(feature = "tokio")]
         super::tokio::wrapped();
+        #[cfg(not(feature = "tokio"))]
+        super::clock::begin();
         unpolled = Unpolled::new(made, std::any::type_name::<F>());
-    }
-    Watched { made, unpolled, future }
+        Registered::new::<F>(made)
+    } else {
+        Registered::unseen()
+    };
+    Watched { made, unpolled, future, registered }
 }
 
 /// As [`watched`], for a task: one that is aborted or shut down before its first poll isn't forgotten.
+#[cfg(feature = "tokio")]
 #[track_caller]
-pub(crate) fn for_a_task<F: Future>(future: F) -> Watched<F> {
+pub(crate) fn for_a_task<F: Future>(future: F, role: Role) -> Watched<F> {
     let mut watched = watched(future);
     watched.unpolled.settle();
+    watched.registered.set_role(role);
     watched
+}
+
+#[cfg(feature = "tokio")]
+impl<F> Watched<F> {
+    /// By which its task can be told to the list of tasks before it is polled.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.registered.ticket()
+    }
 }
 
 /// `.watched()` for every future.
@@ -77,16 +98,21 @@ impl<F: Future> Future for Watched<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let made = self.made;
         // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own on
-        // the whole; `unpolled` isn't pinned with it.
-        let (unpolled, future) = unsafe {
+        // the whole; `unpolled` and `registered` aren't pinned with it.
+        let (unpolled, registered, future) = unsafe {
             let whole = self.get_unchecked_mut();
-            (&mut whole.unpolled, Pin::new_unchecked(&mut whole.future))
+            (&mut whole.unpolled, &whole.registered, Pin::new_unchecked(&mut whole.future))
         };
         if !switch::on() {
             return future.poll(cx);
         }
         unpolled.settle();
-        let _entered = poll::enter(made, cx.waker().data());
-        future.poll(cx)
+        let entered = poll::enter(made, cx.waker().data(), registered.place());
+        let polled = future.poll(cx);
+        if polled.is_ready() {
+            registered.done();
+        }
+        drop(entered);
+        polled
     }
 }

@@ -24,6 +24,11 @@ pub(crate) fn publish(shape: Shape) {
     let _ = SHAPE.set(shape);
 }
 
+/// What was measured.
+pub(crate) fn shape() -> Option<Shape> {
+    SHAPE.get().copied()
+}
+
 fn word(address: usize) -> Option<usize> {
     let mut bytes = [0; 8];
     heap::read_unsure(address, &mut bytes).then(|| usize::from_ne_bytes(bytes))

@@ -28,11 +28,13 @@ pub(crate) mod words;
 
 pub(crate) use watchdog::settle;
 
-pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
+pub(crate) use busy::{Ours, is_ours, our_alive, our_jobs, runtimes};
+pub(crate) use cell::{Shape, among_blocks as cell_among_blocks, is_cell, is_running, on_stack, shape};
+pub(crate) use context::future_type;
 
 use std::future::Future;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool,
     Ordering::{Relaxed, SeqCst},
 };
 use std::time::Duration;
@@ -40,6 +42,8 @@ use std::time::Duration;
 use ::tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use ::tokio::task::JoinHandle;
 
+use super::tasks::registry::Role;
+pub(crate) use super::units::{next_case, words_of_bytes, words_of_time};
 use super::{heap, panics, switch, wrapped};
 
 /// A runtime was attached.
@@ -91,7 +95,12 @@ pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Ou
         }
     }
     let attached = Attached(watch(runtime.handle()));
-    let output = runtime.block_on(future);
+    // Off, the root future goes as it came: not even its size grows.
+    let output = if switch::on() {
+        runtime.block_on(wrapped::for_a_task(future, Role::Root))
+    } else {
+        runtime.block_on(future)
+    };
     drop(attached);
     drop(runtime);
     super::warnings::check();
@@ -143,10 +152,13 @@ fn watch(handle: &Handle) -> u64 {
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {
-            handle.spawn(async {
+            let ours = busy::Ours::begin();
+            let job = handle.spawn(async move {
+                let _ours = ours;
                 heap::register_thread();
                 std::thread::sleep(Duration::from_micros(100));
             });
+            busy::is_ours(&job);
         }
     }
     number
@@ -169,7 +181,13 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    ::tokio::spawn(wrapped::for_a_task(future))
+    let future = wrapped::for_a_task(future, Role::Task);
+    let ticket = future.ticket();
+    let handle = ::tokio::spawn(future);
+    if let Some(ticket) = ticket {
+        ticket.is_task(words::number(handle.id()));
+    }
+    handle
 }
 
 /// Async debug goes on.
@@ -208,51 +226,4 @@ pub(crate) fn found() -> Option<String> {
         (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
         (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
     })
-}
-
-/// The number of the next report that may be followed by another on the same poll.
-pub(crate) fn next_case() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
-}
-
-/// "112 ms", "1.2 s".
-pub(crate) fn words_of_time(time: Duration) -> String {
-    match time.as_millis() {
-        0 if !time.is_zero() => format!("{} us", time.as_micros()),
-        ms @ 0..1000 => format!("{ms} ms"),
-        _ => format!("{:.1} s", time.as_secs_f64()),
-    }
-}
-
-/// "512 B", "1.2 MiB".
-pub(crate) fn words_of_bytes(bytes: i64) -> String {
-    let mut n = bytes as f64;
-    for unit in ["KiB", "MiB", "GiB"] {
-        if n < 1024.0 && unit == "KiB" {
-            return format!("{bytes} B");
-        }
-        n /= 1024.0;
-        if n < 1024.0 || unit == "GiB" {
-            return format!("{n:.1} {unit}");
-        }
-    }
-    format!("{bytes} B")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_sizes_read_as_people_write_them() {
-        assert_eq!(words_of_time(Duration::from_millis(112)), "112 ms");
-        assert_eq!(words_of_time(Duration::from_millis(1240)), "1.2 s");
-        assert_eq!(words_of_time(Duration::from_micros(12)), "12 us");
-        assert_eq!(words_of_time(Duration::ZERO), "0 ms");
-        assert_eq!(words_of_bytes(512), "512 B");
-        assert_eq!(words_of_bytes(2048), "2.0 KiB");
-        assert_eq!(words_of_bytes(3 << 20), "3.0 MiB");
-        assert_eq!(words_of_bytes(5 << 30), "5.0 GiB");
-    }
 }

@@ -16,7 +16,7 @@ pub(crate) struct StuckPoll {
     pub number: u64,
     /// The task's id, 0: none.
     pub id: u64,
-    /// Wrapped by us, and where.
+    /// Wrapped by us, and where; the root future of `run` nowhere.
     pub wrapped: Option<Option<&'static Location<'static>>>,
     /// Whether a worker of the attached runtimes stands still, as one must that this poll holds; nothing: not known.
     pub still: Option<bool>,
@@ -53,7 +53,7 @@ pub(crate) fn stuck(poll: StuckPoll) {
 
 fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     let mut who = match (poll.id, poll.wrapped) {
-        (0, Some(_)) => "a watched future".into(),
+        (0, Some(Some(_))) => "a watched future".into(),
         (id, _) => who(id),
     };
     let spawned = poll.spawned.as_deref().map(heap::names).unwrap_or_default();
