@@ -90,6 +90,7 @@ impl Slot {
     /// Its thread is gone: for the next one.
     fn free(&self) {
         quarantine::leave(self);
+        self.poll.forget();
         self.who.store(0, Relaxed);
         self.tid.store(0, Relaxed);
         self.thread_pointer.store(0, Relaxed);
@@ -270,7 +271,6 @@ pub(crate) fn after_fork(process: u64) {
                 _ => (*slot.memo.get()).let_go(),
             }
         }
-        slot.poll.forget();
         slot.free();
     });
     quarantine::after_fork();

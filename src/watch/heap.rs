@@ -156,6 +156,16 @@ pub(crate) fn aligned_blocks(align: usize, visit: &mut dyn FnMut(usize)) {
     });
 }
 
+/// Visits each live block of this size: its first address.
+#[cfg(feature = "tokio")]
+pub(crate) fn blocks_of(size: usize, visit: &mut dyn FnMut(usize)) {
+    table::live_blocks(&mut |block| {
+        if block.size == size {
+            visit(block.start);
+        }
+    });
+}
+
 /// Copies from memory that may not be mapped; false where it isn't.
 #[cfg(all(feature = "tokio", native))]
 pub(crate) fn read_unsure(address: usize, bytes: &mut [u8]) -> bool {

@@ -3,7 +3,7 @@
 //! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
 //! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
 //! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
-//! error waits in `errors`. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
+//! error waits in `errors`, what arises in a test in `trial`, and `tally` counts. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
 #[cfg(feature = "heap")]
 mod catching;
@@ -26,6 +26,10 @@ mod reporter;
 mod sites;
 #[cfg(feature = "heap")]
 mod switch;
+#[cfg(feature = "heap")]
+mod tally;
+#[cfg(feature = "heap")]
+mod trial;
 #[cfg(feature = "heap")]
 mod verdict;
 #[cfg(feature = "heap")]
@@ -59,6 +63,8 @@ pub use guard::ResourceGuard;
 pub(crate) use reporter::errors_wait;
 #[cfg(feature = "heap")]
 pub use switch::{set_debug, set_slow_callback_duration};
+#[cfg(feature = "heap")]
+pub(crate) use tally::summary;
 #[cfg(feature = "heap")]
 pub(crate) use warning::Kind;
 #[cfg(feature = "heap")]

@@ -68,6 +68,7 @@ struct Facts {
     stack: Vec<usize>,
     spawned: Option<Vec<usize>>,
     thread: String,
+    test: u64,
 }
 
 /// The thread has made a block of the size that it was armed for: the payload's box, if it is aligned so.
@@ -197,6 +198,7 @@ fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
         stack: heap::stack_here(),
         spawned: heap::trace_of(cell),
         thread: format!("thread {}", std::thread::current().name().unwrap_or("without a name")),
+        test: super::trial::here(),
     };
     place.id.store(id, Relaxed);
     place.cell.store(cell, Relaxed);
@@ -292,7 +294,7 @@ fn words(facts: Facts) -> Warning {
     }
     rows.push(Row::words("help", help));
     let sentence = format!("task {} panicked and nobody read it: {}", facts.id, facts.message);
-    Warning::new(Kind::TaskError, sentence, rows)
+    Warning::new(Kind::TaskError, sentence, rows).of_test(facts.test)
 }
 
 #[cfg(test)]
@@ -307,6 +309,7 @@ mod tests {
             stack: vec![1],
             spawned,
             thread: "thread w".into(),
+            test: 0,
         };
         let w = words(facts(None));
         assert_eq!(w.sentence, "task 9 panicked and nobody read it: \"boom\" at src/a.rs:3");

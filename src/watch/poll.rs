@@ -38,6 +38,8 @@ pub(crate) struct Published {
     place: AtomicUsize,
     /// That of the outermost wrapped poll of the thread.
     outermost: AtomicUsize,
+    /// The test that the thread works for, by its number; 0: none.
+    test: AtomicU64,
 }
 
 impl Published {
@@ -52,6 +54,7 @@ impl Published {
             told: AtomicU64::new(0),
             place: AtomicUsize::new(0),
             outermost: AtomicUsize::new(0),
+            test: AtomicU64::new(0),
         }
     }
 }
@@ -76,6 +79,18 @@ impl Published {
         self.since.store(0, Relaxed);
         self.place.store(0, Relaxed);
         self.outermost.store(0, Relaxed);
+        self.test.store(0, Relaxed);
+    }
+
+    /// The test that the thread works for. Any thread.
+    pub(crate) fn test(&self) -> u64 {
+        self.test.load(Relaxed)
+    }
+
+    /// The thread's own.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn set_test(&self, number: u64) {
+        self.test.store(number, Relaxed);
     }
 
     /// The poll that the thread is in, if any. Any thread.

@@ -14,8 +14,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sites::Sites;
+use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
-use super::{catching, filter, filters, heap, warnings};
+use super::{catching, filter, filters, heap, tally, trial, warnings};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
 use crate::report::sink;
@@ -237,13 +238,18 @@ pub(crate) fn flush(limit: Duration) {
 /// Writes one report, unless the same was told before.
 fn write(warning: &Warning) {
     let name = || report(warning, &heap::traceback);
-    let told = match ours() {
+    let (verdict, told) = match ours() {
         Some(reporter) => {
             let filters = |seen: &filter::Seen<'_>| filter::action(filters::all(), seen);
             reporter.sites.judge(warning, &filters, &name)
         }
-        None => Some(name()),
+        None => (Verdict::Tell, Some(name())),
     };
+    if verdict != Verdict::Drop && !matches!(warning.case, Case::Ends(_)) {
+        tally::note(warning.kind);
+        let report = || told.clone().unwrap_or_else(name);
+        trial::hear(warning.test, || warnings::Warning::new(warning.kind, report()));
+    }
     if let Some(report) = told {
         sink::deliver(&report);
     }
@@ -269,6 +275,9 @@ pub(super) fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) ->
                 behind,
             });
         }
+    }
+    if let Some(name) = trial::name(warning.test) {
+        report = report.row("test", name);
     }
     for text in help {
         report.help(text);

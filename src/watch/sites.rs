@@ -53,14 +53,14 @@ impl Sites {
         self.with(|known| known.untold.insert(case));
     }
 
-    /// What becomes of a warning: its report, where it is told. `filters` says what they make of it. `name` makes the report,
+    /// What becomes of a warning, and its report, where it is told. `filters` says what they make of it. `name` makes the report,
     /// which takes a while: a repetition of the very same stacks needs none.
     pub(super) fn judge(
         &self,
         warning: &Warning,
         filters: &dyn Fn(&Seen<'_>) -> Action,
         name: &dyn Fn() -> Report,
-    ) -> Option<Report> {
+    ) -> (Verdict, Option<Report>) {
         let coming = Coming {
             level: warning.kind.level(),
             action: Action::Default,
@@ -74,7 +74,8 @@ impl Sites {
             every: warning.every,
         };
         if coming.ends {
-            return (verdict(&coming) == Verdict::Tell).then(name);
+            let verdict = verdict(&coming);
+            return (verdict, (verdict == Verdict::Tell).then(name));
         }
         let stacks = stacks_key(warning);
         let mut report = None;
@@ -113,9 +114,9 @@ impl Sites {
             (Verdict::Tell, Action::Error) => {
                 let report = report();
                 self.errors.add(key, || warnings::Warning::new(warning.kind, report.clone()));
-                return Some(report);
+                return (verdict, Some(report));
             }
-            (Verdict::Tell, _) => return Some(report()),
+            (Verdict::Tell, _) => return (verdict, Some(report())),
             (Verdict::Count, Action::Error) => {
                 self.errors.add(key, || warnings::Warning::new(warning.kind, report()));
             }
@@ -124,7 +125,7 @@ impl Sites {
         if let Case::Begins(case) = warning.case {
             self.untold(case);
         }
-        None
+        (verdict, None)
     }
 }
 
@@ -242,7 +243,7 @@ mod tests {
     }
 
     fn under(sites: &Sites, action: Action, warning: &Warning, line: u32) -> Option<Report> {
-        sites.judge(warning, &|_| action, &|| named(warning, line))
+        sites.judge(warning, &|_| action, &|| named(warning, line)).1
     }
 
     fn told(sites: &Sites, warning: &Warning, line: u32) -> bool {
@@ -272,7 +273,7 @@ mod tests {
         let sites = sites();
         let lost = warning(Kind::ResourceWarning, 21);
         assert!(told(&sites, &lost, 11));
-        assert!(sites.judge(&lost, &|_| Action::Default, &|| panic!("named again")).is_none());
+        assert!(sites.judge(&lost, &|_| Action::Default, &|| panic!("named again")).1.is_none());
     }
 
     #[test]
@@ -308,7 +309,7 @@ mod tests {
                 assert_eq!(seen.places, std::slice::from_ref(&place));
                 Action::Ignore
             };
-            assert!(sites.judge(&lost, &filters, &|| named(&lost, 41)).is_none());
+            assert!(sites.judge(&lost, &filters, &|| named(&lost, 41)).1.is_none());
         }
         sites.told.each(&mut |name, _| panic!("{name} was counted"));
     }

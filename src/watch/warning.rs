@@ -17,12 +17,20 @@ pub enum Kind {
     TaskError,
     /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
+    /// `task-leak`: a task went on after the test that spawned it.
+    TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::SlowCallback,
+        Self::WorkerBusy,
+        Self::ResourceWarning,
+        Self::TaskError,
+        Self::NeverAwaited,
+        Self::TaskLeak,
+    ];
 
     /// As reports and filters write it: `resource-warning`.
     pub fn name(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Kind {
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
+            Self::TaskLeak => "task-leak",
         }
     }
 
@@ -85,11 +94,18 @@ pub(crate) struct Warning {
     pub case: Case,
     /// Each was asked for: told however often it came.
     pub every: bool,
+    /// The test in which it arose, by its number; 0: none.
+    pub test: u64,
 }
 
 impl Warning {
     pub(crate) fn new(kind: Kind, sentence: String, rows: Vec<Row>) -> Self {
-        Self { kind, sentence, rows, case: Case::Whole, every: false }
+        Self { kind, sentence, rows, case: Case::Whole, every: false, test: super::trial::here() }
+    }
+
+    /// For one that is put into words on another thread than the one on which it arose.
+    pub(crate) fn of_test(self, test: u64) -> Self {
+        Self { test, ..self }
     }
 
     pub(crate) fn of_case(self, case: Case) -> Self {

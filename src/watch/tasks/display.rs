@@ -211,6 +211,7 @@ mod tests {
             polls: 3,
             busy: Duration::from_micros(20),
             parent,
+            test: 0,
         };
         Task {
             id,

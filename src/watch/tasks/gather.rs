@@ -84,6 +84,7 @@ fn wrapped_task(row: &Row, ids: &HashMap<u64, TaskId>, sites: &mut Sites) -> Tas
             polls: row.polls,
             busy: clock::span(row.busy),
             parent: parent(row, kind, ids),
+            test: row.test,
         }),
         bytes: Some(size.unwrap_or(0).max(row.size)),
         site: if own_block && block != 0 { sites.of(block) } else { None },

@@ -258,6 +258,11 @@ impl Owner {
     }
 }
 
+/// In whose list the tasks of a runtime are, where that is known.
+pub(crate) fn owner_of(owner: &Owner) -> Option<u64> {
+    owner.of(layout()?)
+}
+
 #[cfg(all(test, native))]
 mod tests {
     use super::*;

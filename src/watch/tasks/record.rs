@@ -154,6 +154,8 @@ pub(super) struct Wrapped {
     pub polls: u64,
     pub busy: Duration,
     pub parent: Option<TaskId>,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub test: u64,
 }
 
 impl Task {
@@ -222,6 +224,27 @@ impl Task {
     /// Whether its polls are counted.
     pub fn is_wrapped(&self) -> bool {
         self.wrapped.is_some()
+    }
+
+    /// Whether it is a test's: in the list of its runtime, or wrapped in it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_of(&self, test: u64, owner: Option<u64>) -> bool {
+        owner == Some(self.owner) || self.wrapped.as_ref().is_some_and(|w| w.test == test)
+    }
+
+    /// Whether it is a tokio task of a test's runtime.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_task_of(&self, test: u64, owner: Option<u64>) -> bool {
+        match owner {
+            Some(owner) if self.owner != 0 => self.owner == owner,
+            _ => self.kind == TaskKind::Task && self.is_of(test, owner),
+        }
+    }
+
+    /// The addresses of the stack that spawned it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn raw_stack(&self) -> Option<Vec<usize>> {
+        Some(self.site.as_ref()?.stack.addresses.to_vec())
     }
 
     fn wrapped(&self) -> Result<&Wrapped, NotKnown> {
@@ -342,6 +365,11 @@ impl Tasks {
     /// Whether these are all tasks, as far as can be proved.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty()
+    }
+    /// Forgets the others.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn keep(&mut self, wanted: impl Fn(&Task) -> bool) {
+        self.all.retain(wanted);
     }
     /// Why some may be missing; empty: none is.
     pub fn missing(&self) -> &[Missing] {

@@ -62,6 +62,8 @@ pub(crate) struct Place {
     /// The data of the waker that it was polled with last.
     waker: AtomicUsize,
     done: AtomicBool,
+    /// The test that it was wrapped in.
+    test: AtomicU64,
 }
 
 static CHUNK_TABLE: [AtomicPtr<[Place; CHUNK]>; CHUNKS] =
@@ -95,6 +97,7 @@ impl Place {
             polling: AtomicU64::new(0),
             waker: AtomicUsize::new(0),
             done: AtomicBool::new(false),
+            test: AtomicU64::new(0),
         }
     }
 
@@ -200,6 +203,7 @@ impl Registered {
         place.polling.store(0, Relaxed);
         place.waker.store(0, Relaxed);
         place.done.store(false, Relaxed);
+        place.test.store(super::super::trial::here(), Relaxed);
         place.serial.store(serial, Release);
         Self(Some((number, place)))
     }
@@ -326,6 +330,8 @@ pub(crate) struct Row {
     pub polling: bool,
     pub waker: usize,
     pub done: bool,
+    /// The test that it was wrapped in, 0: none.
+    pub test: u64,
 }
 
 impl Place {
@@ -341,7 +347,7 @@ impl Place {
         let (tokio, inside) = (self.tokio.load(Relaxed), self.inside.load(Relaxed));
         let (polls, busy) = (self.polls.load(Relaxed), self.busy.load(Relaxed));
         let (polling, waker) = (self.polling.load(Relaxed), self.waker.load(Relaxed));
-        let done = self.done.load(Relaxed);
+        let (done, test) = (self.done.load(Relaxed), self.test.load(Relaxed));
         fence(Acquire);
         if self.serial.load(Relaxed) != serial {
             return None; // another future's by now
@@ -372,6 +378,7 @@ impl Place {
             polling: polling != 0,
             waker,
             done,
+            test,
         })
     }
 }

@@ -23,9 +23,12 @@ pub mod io;
 mod probe;
 mod proof;
 mod say;
+mod situation;
+mod testing;
 mod watchdog;
 pub(crate) mod words;
 
+pub use testing::{test, test_on};
 pub(crate) use watchdog::settle;
 
 pub(crate) use busy::{Ours, is_ours, our_alive, our_jobs, runtimes};
@@ -44,7 +47,7 @@ use ::tokio::task::JoinHandle;
 
 use super::tasks::registry::Role;
 pub(crate) use super::units::{next_case, words_of_bytes, words_of_time};
-use super::{heap, panics, switch, wrapped};
+use super::{heap, panics, switch, trial, wrapped};
 
 /// A runtime was attached.
 static ATTACHED: AtomicBool = AtomicBool::new(false);
@@ -149,6 +152,7 @@ fn watch(handle: &Handle) -> u64 {
     // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
     // the idle ones take the others.
     heap::renew_thread();
+    let test = if switch::on() { trial::of_this_thread() } else { 0 };
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {
@@ -156,6 +160,9 @@ fn watch(handle: &Handle) -> u64 {
             let job = handle.spawn(async move {
                 let _ours = ours;
                 heap::register_thread();
+                if test != 0 {
+                    trial::set_here(test);
+                }
                 std::thread::sleep(Duration::from_micros(100));
             });
             busy::is_ours(&job);

@@ -306,6 +306,7 @@ fn judge_proof(
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 
@@ -355,6 +356,7 @@ fn judge_wrapped(
         spawned: spawned(id, &stuck, info.stack, current.waker),
         thread: cpu::name(info.tid),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 

@@ -1,0 +1,136 @@
+//! Tasks that go on when their test's future is done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::tokio::runtime::{Runtime, RuntimeFlavor};
+use ::tokio::task::yield_now;
+
+use super::super::super::tasks::{Owner, Task, TaskState, all_tasks, owner_of};
+use super::super::super::trial::Trial;
+use super::super::super::warning::{Kind, Row, Warning};
+use super::super::super::{heap, reporter};
+use super::super::our_alive;
+use crate::trace::frame::Owner as Code;
+
+/// So long may tasks take to end by themselves once the test's future is done: they were aborted, or see that their channel
+/// is closed.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Tells of the tasks that go on. `until`: when the limit passes, which tells better of a poll that doesn't end.
+pub(super) fn tell(runtime: &Runtime, trial: &Trial, owner: &Arc<Owner>, until: Instant) {
+    let _ours = heap::ours();
+    let grace = Instant::now() + GRACE;
+    loop {
+        drive(runtime);
+        if runtime.metrics().num_alive_tasks() == 0 || Instant::now() > until {
+            return;
+        }
+        if Instant::now() < grace {
+            continue;
+        }
+        let left = left(trial, owner);
+        // A poll under way may be the last.
+        let busy = |task: &Task| matches!(task.state(), TaskState::Running | TaskState::Scheduled);
+        if !left.iter().any(busy) {
+            let alive = runtime.metrics().num_alive_tasks().saturating_sub(our_alive());
+            if alive == 0 {
+                continue;
+            }
+            let unlisted = alive.saturating_sub(left.len());
+            groups(left).into_iter().for_each(|group| reporter::later(Box::new(move || words(&group))));
+            if unlisted > 0 {
+                reporter::tell_of_others(unlisted_words(unlisted));
+            }
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets the runtime's tasks go on for a moment.
+fn drive(runtime: &Runtime) {
+    if runtime.handle().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        runtime.block_on(async {
+            for _ in 0..64 {
+                yield_now().await;
+            }
+        });
+    }
+    std::thread::sleep(Duration::from_millis(1));
+}
+
+/// Those of the test's runtime that haven't ended.
+fn left(trial: &Trial, owner: &Owner) -> Vec<Task> {
+    let owner = owner_of(owner);
+    let all = all_tasks().into_iter();
+    all.filter(|task| task.is_task_of(trial.number, owner) && task.state() != TaskState::Complete).collect()
+}
+
+/// Those that were spawned at one place.
+fn groups(tasks: Vec<Task>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for task in tasks {
+        let stack = task.raw_stack();
+        let made = task.spawned_at().map(|at| std::ptr::from_ref(at) as usize);
+        match groups.iter_mut().find(|g| (&g.stack, g.made) == (&stack, made)) {
+            Some(group) => group.tasks.push(task),
+            None => groups.push(Group {
+                stack,
+                made,
+                test: super::super::super::trial::here(),
+                tasks: vec![task],
+            }),
+        }
+    }
+    groups
+}
+
+struct Group {
+    stack: Option<Vec<usize>>,
+    made: Option<usize>,
+    test: u64,
+    tasks: Vec<Task>,
+}
+
+/// The report of a group, once names are known; nothing where a dependency spawned them.
+fn words(group: &Group) -> Option<Warning> {
+    let first = group.tasks.first()?;
+    if let Some(traceback) = first.spawned()
+        && first.spawned_at().is_none()
+        && (traceback.via().is_some() || matches!(traceback.lead().owner(), Code::Dependency(_)))
+    {
+        return None;
+    }
+    let who = match first.future() {
+        Some(future) => format!(" `{future}`"),
+        None => String::new(),
+    };
+    let sentence = match group.tasks.len() {
+        1 => format!("{}{who} went on when its test was done", first.id()),
+        n => format!("{n} tasks{who} went on when their test was done"),
+    };
+    let mut rows = Vec::new();
+    let mut help = "await its `JoinHandle`, or abort it, before the test ends".to_owned();
+    match (&group.stack, first.spawned_at()) {
+        (Some(stack), _) => rows.push(Row::stack("spawned", stack.clone())),
+        (None, Some(at)) => rows.push(Row::place("spawned", at)),
+        (None, None) => help += "; TRACEMALLOC=5 adds where it was spawned",
+    }
+    let polled = first.polls().map_or_else(|_| String::new(), |n| format!(", polled {n} times"));
+    rows.push(Row::words("state", format!("{}{polled}", first.state())));
+    rows.push(Row::words("help", help));
+    Some(Warning::new(Kind::TaskLeak, sentence, rows).of_test(group.test))
+}
+
+/// Of tasks that the runtime counts, and of which nothing else is known.
+fn unlisted_words(n: usize) -> Warning {
+    let (task, its) = if n == 1 { ("task", "its") } else { ("tasks", "their") };
+    let sentence = format!("{n} {task} went on when {its} test was done");
+    let help = if heap::installed() {
+        "TRACEMALLOC=5 adds where it was spawned"
+    } else {
+        "`DebugAlloc` as this test file's `#[global_allocator]` adds where it was spawned"
+    };
+    Warning::new(Kind::TaskLeak, sentence, vec![Row::words("help", help.into())])
+}
