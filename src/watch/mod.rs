@@ -46,6 +46,8 @@ pub(crate) mod panics;
 #[cfg(feature = "heap")]
 pub(crate) mod poll;
 #[cfg(feature = "tokio")]
+mod quit;
+#[cfg(feature = "tokio")]
 mod stuck;
 #[cfg(feature = "heap")]
 pub mod tasks;

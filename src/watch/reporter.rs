@@ -135,6 +135,12 @@ impl Reporter {
 
     fn work(&self) {
         #[cfg(feature = "tokio")]
+        if super::quit::is_asked() {
+            self.open.fetch_add(1, AcqRel); // `flush` waits for it
+            super::quit::answer();
+            self.open.fetch_sub(1, AcqRel);
+        }
+        #[cfg(feature = "tokio")]
         if super::panics::any_due() {
             self.open.fetch_add(1, AcqRel); // `flush` waits for it
             for warning in super::panics::take_due() {

@@ -49,6 +49,8 @@ fn changed(on: bool) {
         super::tokio::switched_on();
     } else {
         super::unpolled::switched_off();
+        #[cfg(feature = "tokio")]
+        super::quit::switched_off();
     }
 }
 

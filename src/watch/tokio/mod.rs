@@ -216,6 +216,12 @@ fn start() {
     let _ours = heap::ours();
     probe::probe();
     watchdog::ensure();
+    super::quit::switched_on();
+}
+
+/// A report of what goes on. Ordinary code, on a thread of ours.
+pub(crate) fn situation(kind: &'static str, sentence: &str) -> String {
+    situation::look(None).report(kind, sentence)
 }
 
 /// Measures tokio's words now, where they weren't yet. Ordinary code.
