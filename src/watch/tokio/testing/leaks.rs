@@ -7,7 +7,7 @@ use ::tokio::runtime::{Runtime, RuntimeFlavor};
 use ::tokio::task::yield_now;
 
 use super::super::super::tasks::{Owner, Task, TaskState, all_tasks, owner_of};
-use super::super::super::trial::Trial;
+use super::super::super::trial::{self, Trial};
 use super::super::super::warning::{Kind, Row, Warning};
 use super::super::super::{heap, reporter};
 use super::super::our_alive;
@@ -67,28 +67,22 @@ fn left(trial: &Trial, owner: &Owner) -> Vec<Task> {
     all.filter(|task| task.is_task_of(trial.number, owner) && task.state() != TaskState::Complete).collect()
 }
 
-/// Those that were spawned at one place.
+/// Those that were spawned at one place, as people read it: a loop that was unrolled has several addresses for it.
 fn groups(tasks: Vec<Task>) -> Vec<Group> {
+    let same = |a: &Task, b: &Task| {
+        a.spawned() == b.spawned() && a.spawned_at() == b.spawned_at() && a.future() == b.future()
+    };
     let mut groups: Vec<Group> = Vec::new();
     for task in tasks {
-        let stack = task.raw_stack();
-        let made = task.spawned_at().map(|at| std::ptr::from_ref(at) as usize);
-        match groups.iter_mut().find(|g| (&g.stack, g.made) == (&stack, made)) {
+        match groups.iter_mut().find(|group| group.tasks.iter().any(|other| same(other, &task))) {
             Some(group) => group.tasks.push(task),
-            None => groups.push(Group {
-                stack,
-                made,
-                test: super::super::super::trial::here(),
-                tasks: vec![task],
-            }),
+            None => groups.push(Group { test: trial::here(), tasks: vec![task] }),
         }
     }
     groups
 }
 
 struct Group {
-    stack: Option<Vec<usize>>,
-    made: Option<usize>,
     test: u64,
     tasks: Vec<Task>,
 }
@@ -112,8 +106,8 @@ fn words(group: &Group) -> Option<Warning> {
     };
     let mut rows = Vec::new();
     let mut help = "await its `JoinHandle`, or abort it, before the test ends".to_owned();
-    match (&group.stack, first.spawned_at()) {
-        (Some(stack), _) => rows.push(Row::stack("spawned", stack.clone())),
+    match (first.raw_stack(), first.spawned_at()) {
+        (Some(stack), _) => rows.push(Row::stack("spawned", stack)),
         (None, Some(at)) => rows.push(Row::place("spawned", at)),
         (None, None) => help += "; TRACEMALLOC=5 adds where it was spawned",
     }
