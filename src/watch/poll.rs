@@ -40,6 +40,8 @@ pub(crate) struct Published {
     outermost: AtomicUsize,
     /// The test that the thread works for, by its number; 0: none.
     test: AtomicU64,
+    /// Not 0: the thread does work of ours that the program asked for, inside of the poll.
+    ours: AtomicUsize,
 }
 
 impl Published {
@@ -55,6 +57,7 @@ impl Published {
             place: AtomicUsize::new(0),
             outermost: AtomicUsize::new(0),
             test: AtomicU64::new(0),
+            ours: AtomicUsize::new(0),
         }
     }
 }
@@ -80,6 +83,13 @@ impl Published {
         self.place.store(0, Relaxed);
         self.outermost.store(0, Relaxed);
         self.test.store(0, Relaxed);
+        self.ours.store(0, Relaxed);
+    }
+
+    /// Whether the thread does work of ours inside of its poll. Any thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.ours.load(Acquire) != 0
     }
 
     /// The test that the thread works for. Any thread.
@@ -185,6 +195,40 @@ pub(crate) fn enter(
     }
     p.since.store(since, Release);
     Some(Entered { slot, since, outer, place, around })
+}
+
+/// Work of ours on a thread of the program's, such as finding names for a list that is shown: while this lives it isn't the
+/// poll's time.
+pub(crate) struct OurTime {
+    slot: &'static Slot,
+    begun: u64,
+}
+
+/// Begins work of ours.
+pub(crate) fn our_time() -> Option<OurTime> {
+    let slot = heap::register_thread();
+    if slot.shared {
+        return None;
+    }
+    slot.poll.ours.store(slot.poll.ours.load(Relaxed).wrapping_add(1), Release);
+    Some(OurTime { slot, begun: clock::ticks() })
+}
+
+impl Drop for OurTime {
+    fn drop(&mut self) {
+        let p = &self.slot.poll;
+        let around = p.ours.load(Relaxed).wrapping_sub(1);
+        if around == 0 {
+            let passed = clock::ticks().saturating_sub(self.begun);
+            p.told.store(p.told.load(Relaxed).wrapping_add(passed), Relaxed);
+            let since = p.since.load(Relaxed);
+            if since != 0 {
+                // For the watchdog the poll begins so much later.
+                p.since.store(since.wrapping_add(passed), Release);
+            }
+        }
+        p.ours.store(around, Release);
+    }
 }
 
 fn as_place(address: usize) -> Option<&'static Place> {

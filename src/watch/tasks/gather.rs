@@ -118,7 +118,7 @@ fn add_cell(task: &mut Task, cell: &Cell, sites: &mut Sites) {
 
 /// All tasks.
 pub(super) fn all() -> Tasks {
-    let _ours = heap::ours();
+    let (_ours, _time) = (heap::ours(), poll::our_time());
     let rows = registry::rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();
     let mut sites = Sites::default();
@@ -229,7 +229,7 @@ fn why_not_all(
 
 /// The task that this thread polls.
 pub(super) fn current() -> Option<Task> {
-    let _ours = heap::ours();
+    let (_ours, _time) = (heap::ours(), poll::our_time());
     let mut sites = Sites::default();
     let rows = registry::rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();

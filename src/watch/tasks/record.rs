@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::super::heap;
+use super::super::{heap, poll};
 use crate::trace::RawStack;
 use crate::trace::frame::Traceback;
 
@@ -119,7 +119,7 @@ impl Site {
 
     fn named(&self) -> &Named {
         self.named.get_or_init(|| {
-            let _ours = heap::ours();
+            let (_ours, _time) = (heap::ours(), poll::our_time());
             let traceback = heap::named_stack(&self.stack);
             #[cfg(feature = "tokio")]
             let future = super::super::tokio::future_type(&heap::names_of(&traceback));

@@ -12,6 +12,9 @@
 //! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
 //! dependencies as well, the root future, and tasks of a `LocalSet`.
 //!
+//! While async debug is on and a runtime is attached or a future wrapped, SIGQUIT prints the tasks and what each thread is busy in,
+//! with every worker stuck too, and the program goes on. Where the program handles or ignores SIGQUIT itself, that stays.
+//!
 //! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
 

@@ -216,6 +216,10 @@ impl Watchdog {
         };
         let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
         let published = held.published();
+        if published.is_ours() && watched.case.is_none() {
+            (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
+            return None;
+        }
         let current = published.current();
         let seen = words::read(&held);
         let act = match seen {
