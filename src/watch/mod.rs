@@ -1,7 +1,7 @@
 //! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
 //!
-//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
-//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
+//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `task`, `panics`,
+//! `tokio::watchdog` and `tokio::shutdown` gather facts; `judge`, `proof` and `destroyed` decide; `warning` holds the report; `verdict` says whether it is told
 //! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
 //! error waits in `errors`. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
@@ -36,6 +36,8 @@ pub mod warnings;
 #[cfg(feature = "tokio")]
 mod clock;
 #[cfg(feature = "tokio")]
+mod destroyed;
+#[cfg(feature = "tokio")]
 mod judge;
 #[cfg(feature = "tokio")]
 pub(crate) mod panics;
@@ -43,6 +45,8 @@ pub(crate) mod panics;
 pub(crate) mod poll;
 #[cfg(feature = "tokio")]
 mod stuck;
+#[cfg(feature = "tokio")]
+mod task;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 #[cfg(feature = "tokio")]

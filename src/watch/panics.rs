@@ -143,15 +143,15 @@ fn judge(place: &Place) {
 /// Chains our hook in front of what is there, once a process. Ordinary code.
 pub(crate) fn install() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    // Nothing to watch where our allocator isn't installed; and a hook can't be set while this thread panics.
-    if mode::mode() & mode::READY == 0 || std::thread::panicking() {
-        return;
+    if std::thread::panicking() {
+        return; // then no hook can be set
     }
     ONCE.call_once(|| {
         runtime::measure();
         let _ours = heap::ours();
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            runtime::panicked();
             let place = prepare(info);
             before(info);
             // Armed last: the next block of this size on this thread is the payload's box.
@@ -164,7 +164,8 @@ pub(crate) fn install() {
 
 fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
     let payload = info.payload();
-    if size_of_val(payload) == 0 {
+    // Nothing to watch where our allocator isn't installed.
+    if size_of_val(payload) == 0 || mode::mode() & mode::READY == 0 {
         return None;
     }
     let id = runtime::words::own_id();

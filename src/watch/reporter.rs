@@ -100,6 +100,8 @@ fn reporter() -> Option<&'static Reporter> {
     let r: &'static Reporter = unsafe { &*fresh };
     if seen.is_null() {
         extern "C" fn at_exit() {
+            #[cfg(feature = "tokio")]
+            super::destroyed::end();
             flush(Duration::from_secs(2));
         }
         // SAFETY: the function lives as long as the program; a cdylib that holds us is pinned.

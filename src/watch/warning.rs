@@ -17,12 +17,20 @@ pub enum Kind {
     TaskError,
     /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
+    /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
+    TaskDestroyed,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::SlowCallback,
+        Self::WorkerBusy,
+        Self::ResourceWarning,
+        Self::TaskError,
+        Self::NeverAwaited,
+        Self::TaskDestroyed,
+    ];
 
     /// As reports and filters write it: `resource-warning`.
     pub fn name(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Kind {
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
+            Self::TaskDestroyed => "task-destroyed",
         }
     }
 
@@ -54,8 +63,8 @@ pub(crate) struct Row {
     pub stack: Vec<usize>,
     /// Stands beside the stack's first line.
     pub note: Option<String>,
-    /// The words are a place in the program, by which a warning is known again; a stack always is.
-    pub is_place: bool,
+    /// The place in the program that the words tell, by which a warning is known again; a stack always is one.
+    pub place: Option<String>,
 }
 
 impl Row {
@@ -65,7 +74,7 @@ impl Row {
     #[cfg(feature = "tokio")]
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
-        Self { is_place: true, ..Self::words(label, words) }
+        Self { place: Some(words.clone()), ..Self::words(label, words) }
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }

@@ -41,6 +41,12 @@ pub(crate) fn forget(number: u64) {
     drop(gone);
 }
 
+/// The attached runtimes.
+pub(crate) fn handles() -> Vec<Handle> {
+    let all = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().map(|(_, handle)| handle.clone()).collect()
+}
+
 /// One worker as its counters tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Worker {

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use ::tokio::task::JoinHandle;
+
 use super::super::heap;
 
 /// Where a cell keeps what.
@@ -16,6 +18,35 @@ pub(crate) struct Shape {
     pub id_index: usize,
     /// Bit of the first word that is set while the task is polled.
     pub running: u64,
+    /// What a task's end is told by, where all of it was found.
+    pub life: Option<Life>,
+}
+
+/// What a cell tells of its task's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Bit of the first word: it waits in a run queue.
+    pub notified: u64,
+    /// Bit of the first word: it was aborted or shut down.
+    pub cancelled: u64,
+    /// Bit of the first word: it has ended.
+    pub complete: u64,
+    /// Offset of the word that is the same for all tasks of one runtime (or one `LocalSet`) and for no other's.
+    pub owner_at: usize,
+}
+
+/// A task as its cell shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub id: u64,
+    /// Polled at this moment.
+    pub running: bool,
+    /// In a run queue.
+    pub notified: bool,
+    /// Aborted or shut down.
+    pub cancelled: bool,
+    /// Ended.
+    pub complete: bool,
 }
 
 static SHAPE: OnceLock<Shape> = OnceLock::new();
@@ -27,6 +58,77 @@ pub(crate) fn publish(shape: Shape) {
 fn word(address: usize) -> Option<usize> {
     let mut bytes = [0; 8];
     heap::read_unsure(address, &mut bytes).then(|| usize::from_ne_bytes(bytes))
+}
+
+/// Whether ends of tasks can be told.
+pub(crate) fn shows_ends() -> bool {
+    SHAPE.get().is_some_and(|shape| shape.life.is_some())
+}
+
+/// The cell of the task that `handle` stands for: a handle is a pointer to it, as the probes agree where [`shows_ends`].
+pub(super) fn of_handle<T>(handle: &JoinHandle<T>) -> usize {
+    if size_of::<JoinHandle<T>>() != size_of::<usize>() {
+        return 0;
+    }
+    // SAFETY: as large as a word, and a word of any value is a valid one.
+    unsafe { std::mem::transmute_copy(handle) }
+}
+
+/// The runtime, or the `LocalSet`, of the task that `handle` stands for: a number of its own, never 0.
+pub(crate) fn owner_of_handle<T>(handle: &JoinHandle<T>) -> Option<u64> {
+    let cell = of_handle(handle);
+    let life = SHAPE.get()?.life?;
+    if cell == 0 {
+        return None;
+    }
+    // SAFETY: the handle keeps the cell alive, and the word was written before the handle was given out, never after.
+    let owner = unsafe { ((cell + life.owner_at) as *const u64).read() };
+    (owner != 0).then_some(owner)
+}
+
+/// The task of `owner` whose cell begins at `cell`, if one does. The address may be any.
+pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
+    let shape = SHAPE.get()?;
+    let life = shape.life?;
+    if cell & 63 != 0 || word(cell.checked_add(life.owner_at)?)? != owner as usize {
+        return None;
+    }
+    let vtable = word(cell.checked_add(shape.vtable_at)?)?;
+    if vtable & 7 != 0 || vtable < 4096 {
+        return None;
+    }
+    let offset = word(vtable.checked_add(shape.id_index * 8)?)?;
+    if offset & 7 != 0 || offset == 0 || offset >= 1 << 20 {
+        return None;
+    }
+    let id = word(cell.checked_add(offset)?)? as u64;
+    let state = word(cell)? as u64;
+    let is = |bit: u64| state & bit != 0;
+    (id != 0).then_some(Seen {
+        id,
+        running: is(shape.running),
+        notified: is(life.notified),
+        cancelled: is(life.cancelled),
+        complete: is(life.complete),
+    })
+}
+
+/// The table of functions of the task at `cell`: the same for tasks that were spawned in one place of the code alone.
+pub(crate) fn table(cell: usize) -> Option<usize> {
+    word(cell.checked_add(SHAPE.get()?.vtable_at)?)
+}
+
+/// The tasks of `owner` among all recorded blocks: their cells.
+pub(crate) fn of_owner(owner: u64) -> Vec<usize> {
+    let mut cells = Vec::new();
+    if shows_ends() {
+        heap::aligned_blocks(64, &mut |start| {
+            if look(start, owner).is_some() {
+                cells.push(start);
+            }
+        });
+    }
+    cells
 }
 
 /// The id's offset in `cell`, where the table at `vtable_at` tells it in its word `id_index` and the id stands there.

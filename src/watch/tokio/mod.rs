@@ -12,6 +12,14 @@
 //! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
 //! dependencies as well, the root future, and tasks of a `LocalSet`.
 //!
+//! Then the end of a runtime is seen, too: tasks that are still pending when it is dropped, shut down in the background or at
+//! the end of [`run`] or `#[tokio::main]` are told in one report, `task-destroyed`, by where they were spawned. Silent
+//! are tasks that had been aborted, the tasks of dependencies where there are no others, and a runtime whose root future
+//! panics. For each worker four tasks of Birthmark's own wait in the runtime, and are counted in its metrics. Told are
+//! tasks spawned after `attach`; those of plain `tokio::spawn` only with tracing or the debug heap on, and only where no worker
+//! is still inside a poll 50 ms later; wrapped ones always. Of a `LocalSet` the end is seen from its first
+//! [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.
+//!
 //! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
 
@@ -23,14 +31,18 @@ pub mod io;
 mod probe;
 mod proof;
 mod say;
+mod shutdown;
 mod watchdog;
 pub(crate) mod words;
 
+pub(crate) use context::future_type_of as future_type;
+pub(crate) use shutdown::panicked;
 pub(crate) use watchdog::settle;
 
 pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -84,13 +96,17 @@ pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Ou
         Ok(runtime) => runtime,
         Err(error) => panic!("birthmark::tokio::run: the runtime can't be built: {error}"),
     };
-    struct Attached(u64);
+    struct Attached(u64, Option<Arc<shutdown::Guarded>>);
     impl Drop for Attached {
         fn drop(&mut self) {
             busy::forget(self.0);
+            if let Some(guarded) = self.1.take().filter(|_| std::thread::panicking()) {
+                guarded.silence(); // the panic is the news
+            }
         }
     }
-    let attached = Attached(watch(runtime.handle()));
+    let (number, guarded) = watch(runtime.handle());
+    let attached = Attached(number, guarded);
     let output = runtime.block_on(future);
     drop(attached);
     drop(runtime);
@@ -129,13 +145,15 @@ pub fn attach_builder(_builder: &mut Builder) {
     }
 }
 
-/// Attaches: a number by which the runtime's counters are let go.
-fn watch(handle: &Handle) -> u64 {
+/// Attaches: a number by which the runtime's counters are let go, and what sees its end.
+fn watch(handle: &Handle) -> (u64, Option<Arc<shutdown::Guarded>>) {
     let number = busy::remember(handle);
     ATTACHED.store(true, SeqCst);
     panics::install();
+    let mut guarded = None;
     if switch::on() {
         start();
+        guarded = shutdown::guard(handle);
     }
     // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
     // the idle ones take the others.
@@ -143,13 +161,10 @@ fn watch(handle: &Handle) -> u64 {
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {
-            handle.spawn(async {
-                heap::register_thread();
-                std::thread::sleep(Duration::from_micros(100));
-            });
+            drop(shutdown::spawn_on(handle, shutdown::Job::Register));
         }
     }
-    number
+    (number, guarded)
 }
 
 /// Spawns a task whose polls are timed exactly while async debug is on: `tokio::spawn` of a [`crate::watched`] future.
@@ -169,13 +184,56 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    ::tokio::spawn(wrapped::for_a_task(future))
+    if !switch::on() {
+        return ::tokio::spawn(wrapped::for_a_task(future).0);
+    }
+    wrapped();
+    shutdown::before_a_spawn();
+    let (future, task) = wrapped::for_a_task(future);
+    let handle = ::tokio::spawn(future);
+    if let Some(task) = task {
+        shutdown::spawned(&task, &handle, false);
+    }
+    handle
+}
+
+/// [`spawn`] for a task that isn't `Send`, on the `LocalSet` that this code runs in. From the first such task on the set's end
+/// is seen.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let local = tokio::task::LocalSet::new();
+/// let n = local.run_until(async { birthmark::tokio::spawn_local(async { 6 * 7 }).await });
+/// assert_eq!(n.await.unwrap(), 42);
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a `LocalSet`, as `tokio::task::spawn_local`.
+#[track_caller]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    if !switch::on() {
+        return ::tokio::task::spawn_local(wrapped::for_a_task(future).0);
+    }
+    wrapped();
+    shutdown::before_a_local_spawn();
+    let (future, task) = wrapped::for_a_task(future);
+    let handle = ::tokio::task::spawn_local(future);
+    if let Some(task) = task {
+        shutdown::spawned(&task, &handle, true);
+    }
+    handle
 }
 
 /// Async debug goes on.
 pub(crate) fn switched_on() {
     if ATTACHED.load(SeqCst) || WRAPPED.load(SeqCst) {
         start();
+        busy::handles().iter().for_each(|handle| drop(shutdown::guard(handle)));
     }
 }
 
@@ -203,6 +261,9 @@ pub(crate) fn measure() {
 pub(crate) fn found() -> Option<String> {
     let found = probe::known()?;
     Some(match (found.id, found.budget, found.cell) {
+        (Some(_), Some(_), Some(cell)) if cell.life.is_none() => {
+            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed".into()
+        }
         (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
         (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
         (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),

@@ -1,0 +1,312 @@
+//! Sees that a runtime or a `LocalSet` closes, and which tasks were pending then.
+//!
+//! Tasks of our own wait in each of them for ever: nobody can abort them, so where one is dropped, the runtime closes. tokio
+//! drops the oldest task of each of its lists first, and each list has one of ours, so when the first of them is dropped
+//! none of the tasks that came after them was. Then the cells tell what every other task is at: one that was
+//! aborted before, or has ended, isn't lost. Wrapped tasks tell themselves when they are dropped; of the others only those
+//! count that nobody can poll any more.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Acquire, Release},
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use ::tokio::runtime::{Handle, RuntimeFlavor};
+use ::tokio::task::JoinHandle;
+
+use super::super::destroyed::{Closed, Closing, Lost};
+use super::super::task::{self, Task, soon};
+use super::super::{heap, switch};
+use super::{cell, cpu, words};
+
+/// So long the runtime's end may be held up until its workers stand still.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// At most so many of our own tasks wait in a runtime.
+const MOST: usize = 512;
+
+/// A runtime or a `LocalSet` whose end will be seen.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    what: Closed,
+    /// Other threads may poll its tasks while it closes.
+    is_shared: bool,
+    owner: u64,
+    /// The table of functions of our own tasks in it.
+    table: usize,
+    /// Its end says nothing: a panic ends it.
+    silent: AtomicBool,
+    closed: Mutex<bool>,
+}
+
+/// Those that haven't closed.
+static OPEN: Mutex<Vec<Arc<Guarded>>> = Mutex::new(Vec::new());
+/// The newest of them, by its owner.
+static NEWEST: AtomicU64 = AtomicU64::new(0);
+/// Changes when one closes: what a thread knows is then out of date.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    /// The generation in which this thread's runtime, and its `LocalSet`, were found guarded.
+    static KNOWN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// Everything that we spawn ourselves, so that one table of functions stands for it.
+pub(super) enum Job {
+    /// Waits until the runtime closes.
+    Sentinel(Arc<Guarded>),
+    /// Gives the worker that polls it a slot.
+    Register,
+    /// Shows its cell.
+    Nothing,
+}
+
+impl Future for Job {
+    type Output = ();
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        match *self {
+            Self::Sentinel(_) => Poll::Pending,
+            Self::Register => {
+                heap::register_thread();
+                std::thread::sleep(Duration::from_micros(100));
+                Poll::Ready(())
+            }
+            Self::Nothing => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Self::Sentinel(guarded) = self {
+            guarded.closes();
+        }
+    }
+}
+
+#[inline(never)]
+pub(super) fn spawn_on(handle: &Handle, job: Job) -> JoinHandle<()> {
+    handle.spawn(job)
+}
+
+#[inline(never)]
+#[track_caller]
+fn spawn_local(job: Job) -> JoinHandle<()> {
+    ::tokio::task::spawn_local(job)
+}
+
+/// Sees the end of this runtime from now on, while async debug is on. Ordinary code, after the probes.
+pub(super) fn guard(handle: &Handle) -> Option<Arc<Guarded>> {
+    if !cell::shows_ends() {
+        return None;
+    }
+    let _ours = heap::ours();
+    let first = spawn_on(handle, Job::Nothing);
+    let is_shared = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
+    // tokio keeps its tasks in four lists for each worker, and that rounded up to a power of two.
+    let lists = (handle.metrics().num_workers().next_power_of_two() * 4).min(MOST);
+    let (guarded, is_new) = open(Closed::Runtime, &first, is_shared)?;
+    if is_new {
+        for _ in 0..lists {
+            drop(spawn_on(handle, Job::Sentinel(Arc::clone(&guarded))));
+        }
+    }
+    Some(guarded)
+}
+
+/// The same for the `LocalSet` that this thread is in.
+#[track_caller]
+fn guard_local() {
+    if !cell::shows_ends() {
+        return;
+    }
+    let _ours = heap::ours();
+    let first = spawn_local(Job::Nothing);
+    if let Some((guarded, true)) = open(Closed::LocalSet, &first, false) {
+        drop(spawn_local(Job::Sentinel(guarded)));
+    }
+}
+
+/// The open one that this task of our own is in, and whether it is new.
+fn open(what: Closed, first: &JoinHandle<()>, is_shared: bool) -> Option<(Arc<Guarded>, bool)> {
+    let owner = cell::owner_of_handle(first)?;
+    let table = cell::table(cell::of_handle(first))?;
+    let mut all = soon(&OPEN)?;
+    if let Some(guarded) = all.iter().find(|guarded| guarded.owner == owner) {
+        return Some((Arc::clone(guarded), false));
+    }
+    let guarded = Arc::new(Guarded {
+        what,
+        is_shared,
+        owner,
+        table,
+        silent: AtomicBool::new(false),
+        closed: Mutex::new(false),
+    });
+    all.push(Arc::clone(&guarded));
+    NEWEST.store(owner, Release);
+    Some((guarded, true))
+}
+
+/// Sees the end of the runtime that this thread is in, before its first wrapped task is spawned.
+pub(super) fn before_a_spawn() {
+    let now = GENERATION.load(Acquire);
+    let (known, local) = KNOWN.get();
+    if known != now
+        && let Ok(handle) = Handle::try_current()
+    {
+        guard(&handle);
+        KNOWN.set((now, local));
+    }
+}
+
+/// Sees the end of the `LocalSet` that this thread is in, before its first wrapped task is spawned.
+#[track_caller]
+pub(super) fn before_a_local_spawn() {
+    let now = GENERATION.load(Acquire);
+    let (known, local) = KNOWN.get();
+    if local != now {
+        guard_local();
+        KNOWN.set((known, now));
+    }
+}
+
+/// A wrapped task was spawned.
+pub(super) fn spawned<T>(task: &Task, handle: &JoinHandle<T>, is_local: bool) {
+    let Some(owner) = cell::owner_of_handle(handle) else { return };
+    task.spawned(words::number(handle.id()), cell::of_handle(handle), owner);
+    // The thread is in another runtime than it was: that one is seen from its second wrapped task on.
+    if NEWEST.load(Acquire) != owner
+        && soon(&OPEN).is_some_and(|all| all.iter().all(|guarded| guarded.owner != owner))
+    {
+        if is_local {
+            guard_local();
+        } else if let Ok(handle) = Handle::try_current() {
+            guard(&handle);
+        }
+    }
+}
+
+/// A thread panics. Outside of all tasks that is the root future of a runtime, whose end then says nothing of its tasks.
+pub(crate) fn panicked() {
+    if !switch::on() || NEWEST.load(Acquire) == 0 || words::own_id() != 0 {
+        return;
+    }
+    let Ok(handle) = Handle::try_current() else { return };
+    let _ours = heap::ours();
+    let owner = cell::owner_of_handle(&spawn_on(&handle, Job::Nothing));
+    if let Some(all) = soon(&OPEN) {
+        all.iter().filter(|guarded| Some(guarded.owner) == owner).for_each(|guarded| guarded.silence());
+    }
+}
+
+impl Guarded {
+    /// Says nothing of its tasks when it closes.
+    pub(crate) fn silence(&self) {
+        self.silent.store(true, Release);
+    }
+
+    /// A task of our own is dropped. The first one counts; further ones wait until it has, so that no task of the user's is
+    /// dropped before it was counted.
+    fn closes(&self) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *closed, true) {
+            return;
+        }
+        let _ours = heap::ours();
+        if let Some(mut all) = soon(&OPEN) {
+            all.retain(|guarded| !std::ptr::eq(&**guarded, self));
+        }
+        GENERATION.fetch_add(1, AcqRel);
+        if switch::on() && !self.silent.load(Acquire) && !std::thread::panicking() {
+            self.count();
+        }
+    }
+
+    fn count(&self) {
+        let closing = Closing::new(self.what);
+        let mut open = 0;
+        let mut wrapped = HashSet::new();
+        let mut daemons = HashSet::new();
+        task::each(&mut |task| {
+            if task.is_daemon() {
+                daemons.insert(task.id());
+            }
+            let Some(cell) = task.cell_of(self.owner) else { return };
+            wrapped.insert(cell);
+            if cell::look(cell, self.owner).is_some_and(|seen| !seen.cancelled && !seen.complete) {
+                task.found_by(&closing);
+                open += 1;
+            }
+        });
+        let lost = self.plain(&wrapped, &daemons);
+        closing.counted(lost, open);
+    }
+
+    /// The pending tasks that aren't wrapped and that nobody can poll any more.
+    fn plain(&self, wrapped: &HashSet<usize>, daemons: &HashSet<u64>) -> Vec<Lost> {
+        let mut cells = cell::of_owner(self.owner);
+        cells.retain(|cell| cell::table(*cell) != Some(self.table));
+        let look = || -> Vec<(usize, cell::Seen)> {
+            cells.iter().filter_map(|cell| Some((*cell, cell::look(*cell, self.owner)?))).collect()
+        };
+        let end = Instant::now() + PATIENCE;
+        let mut seen = look();
+        while self.is_shared && !is_quiet(&seen, &|| others_sleep() && look() == seen) {
+            if Instant::now() > end {
+                return Vec::new();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            seen = look();
+        }
+        // A daemon that was never polled may be any task that waits for its first poll.
+        let hidden = daemons.contains(&0);
+        let lost = seen.into_iter().filter(|(cell, seen)| {
+            let is_over = seen.cancelled || seen.complete || seen.running;
+            let is_known = wrapped.contains(cell) || daemons.contains(&seen.id);
+            !is_over && !is_known && !(hidden && seen.notified)
+        });
+        lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) }).collect()
+    }
+}
+
+/// Whether nobody polls any of these tasks, nor will: none is polled, and those in a queue stay there, as `stays` tells.
+fn is_quiet(tasks: &[(usize, cell::Seen)], stays: &dyn Fn() -> bool) -> bool {
+    let alive = || tasks.iter().filter(|(_, seen)| !seen.complete);
+    !alive().any(|(_, seen)| seen.running) && (!alive().any(|(_, seen)| seen.notified) || stays())
+}
+
+/// Whether every other thread of the process waits for something else than a processor: a worker that is between two polls
+/// doesn't. A worker that waits sees first that its runtime closes when it wakes.
+fn others_sleep() -> bool {
+    let me = heap::thread_id();
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return false };
+    threads.flatten().all(|entry| {
+        let tid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        tid.is_some_and(|tid: i32| tid == me || cpu::sleeps(tid) || !cpu::exists(tid))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: cell::Seen =
+        cell::Seen { id: 1, running: false, notified: false, cancelled: false, complete: false };
+
+    #[test]
+    fn a_runtime_is_quiet_when_no_task_is_polled_and_none_in_a_queue_will_be() {
+        let of = |seen| [(64, IDLE), (128, seen)];
+        let never = || -> bool { panic!("nobody needs to ask") };
+        assert!(is_quiet(&of(IDLE), &never));
+        assert!(!is_quiet(&of(cell::Seen { running: true, ..IDLE }), &never));
+        assert!(!is_quiet(&of(cell::Seen { notified: true, ..IDLE }), &|| false));
+        assert!(is_quiet(&of(cell::Seen { notified: true, ..IDLE }), &|| true));
+        assert!(is_quiet(&of(cell::Seen { notified: true, complete: true, ..IDLE }), &never));
+    }
+}
