@@ -216,7 +216,9 @@ fn words(
     }
     places.sort_by_key(|place| (std::cmp::Reverse(place.count), place.first));
     let theirs: usize = dependencies.iter().map(|(_, count)| count).sum();
-    let own = places.iter().map(|place| place.count).sum::<usize>() + nowhere.as_ref().map_or(0, |g| g.count) + more;
+    let own = places.iter().map(|place| place.count).sum::<usize>()
+        + nowhere.as_ref().map_or(0, |g| g.count)
+        + more;
 
     let mut rows = Vec::new();
     let rest: usize = places.iter().skip(LISTED).map(|place| place.count).sum::<usize>() + more;
@@ -241,15 +243,21 @@ fn words(
         rows.push(Row::words("spawned", format!("{who}, while nothing was traced")));
     }
     if theirs > 0 {
-        let list: Vec<_> = dependencies.iter().take(3).map(|(package, n)| format!("{package} ({n})")).collect();
+        let list: Vec<_> =
+            dependencies.iter().take(3).map(|(package, n)| format!("{package} ({n})")).collect();
         let more = if dependencies.len() > 3 { ", .." } else { "" };
-        rows.push(Row::words("others", format!("{} of dependencies: {}{more}", tasks(theirs), list.join(", "))));
+        rows.push(Row::words(
+            "others",
+            format!("{} of dependencies: {}{more}", tasks(theirs), list.join(", ")),
+        ));
     }
     let them = if own == 1 { "it" } else { "them" };
     let may = if own == 1 { "a task that may be lost" } else { "tasks that may be lost" };
-    let mut help = format!("await or abort {them} before that; mark {may}: `birthmark::watched(..).daemon()`");
+    let mut help =
+        format!("await or abort {them} before that; mark {may}: `birthmark::watched(..).daemon()`");
     if is_untraced {
-        help.push_str("; TRACEMALLOC=5 adds where they were spawned");
+        let were = if own == 1 { "it was" } else { "they were" };
+        help.push_str(&format!("; TRACEMALLOC=5 adds where {were} spawned"));
     }
     rows.push(Row::words("help", help));
     let (was, its) = if own == 1 { ("was", "its") } else { ("were", "their") };
@@ -376,7 +384,11 @@ mod tests {
     }
 
     fn texts(warning: &Warning) -> Vec<String> {
-        warning.rows.iter().map(|row| format!("{}: {}", row.label, row.words.as_deref().unwrap_or(""))).collect()
+        warning
+            .rows
+            .iter()
+            .map(|row| format!("{}: {}", row.label, row.words.as_deref().unwrap_or("")))
+            .collect()
     }
 
     #[test]
@@ -403,7 +415,7 @@ mod tests {
     fn a_task_spawned_while_nothing_was_traced_is_told_with_the_switch_that_adds_its_place() {
         let w = told(vec![lost(7, 0)]).unwrap();
         assert_eq!(texts(&w)[0], "spawned: task 7, while nothing was traced");
-        assert!(texts(&w)[1].ends_with("TRACEMALLOC=5 adds where they were spawned"));
+        assert!(texts(&w)[1].ends_with("TRACEMALLOC=5 adds where it was spawned"));
     }
 
     #[test]
@@ -411,7 +423,10 @@ mod tests {
         let made = Location::caller();
         let wrapped = |id| Lost { id, name: Some("app::work::{{closure}}"), made: Some(made), spawned: None };
         let w = told(vec![wrapped(7), wrapped(9)]).unwrap();
-        assert_eq!(w.rows[0].words.as_deref(), Some(&*format!("2 tasks `app::work`  {}:{}", made.file(), made.line())));
+        assert_eq!(
+            w.rows[0].words.as_deref(),
+            Some(&*format!("2 tasks `app::work`  {}:{}", made.file(), made.line()))
+        );
         assert_eq!(w.rows[0].place, Some(format!("{}:{}", made.file(), made.line())));
     }
 

@@ -190,7 +190,8 @@ impl Task {
         }
         // One that panicked isn't lost, nor is what a panic took along: the panic is the news.
         let lost = unfinished && !self.polled.load(Relaxed) && switch::on() && !std::thread::panicking();
-        if unfinished && self.cell.load(Relaxed) == 0 && (self.has(DAEMON) || lost && self.has(MUST_COMPLETE)) {
+        if unfinished && self.cell.load(Relaxed) == 0 && (self.has(DAEMON) || lost && self.has(MUST_COMPLETE))
+        {
             self.answer_for_the_task();
         }
         let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();

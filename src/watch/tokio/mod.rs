@@ -15,7 +15,7 @@
 //! Then the end of a runtime is seen, too: tasks that are still pending when it is dropped, shut down in the background or at
 //! the end of [`run`] or `#[tokio::main]` are told in one report, `task-destroyed`, by where they were spawned. Silent
 //! are tasks that had been aborted, the tasks of dependencies where there are no others, and a runtime whose root future
-//! panics. For each worker four tasks of Birthmark's own wait in the runtime, and are counted in its metrics. Told are
+//! panics. Some tasks of Birthmark's own, at most 32 for each worker, wait in the runtime, and are counted in its metrics. Told are
 //! tasks spawned after `attach`; those of plain `tokio::spawn` only with tracing or the debug heap on, and only where no worker
 //! is still inside a poll 50 ms later; wrapped ones always. Of a `LocalSet` the end is seen from its first
 //! [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.

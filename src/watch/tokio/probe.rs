@@ -233,7 +233,8 @@ async fn cell_shape() -> Option<(cell::Shape, Vec<(usize, usize)>)> {
         return None;
     }
     let notified = plain.notified & wide.notified;
-    let life = ending().await.map(|(cancelled, complete)| cell::Life { notified, cancelled, complete, owner_at: 0 });
+    let life =
+        ending().await.map(|(cancelled, complete)| cell::Life { notified, cancelled, complete, owner_at: 0 });
     let life = life.filter(|life| {
         let bits = [running, life.notified, life.cancelled, life.complete];
         bits.iter().all(|bit| bit.count_ones() == 1)

@@ -1,7 +1,7 @@
 //! Sees that a runtime or a `LocalSet` closes, and which tasks were pending then.
 //!
 //! Tasks of our own wait in each of them for ever: nobody can abort them, so where one is dropped, the runtime closes. tokio
-//! drops the oldest task of each of its lists first, and each list has one of ours, so when the first of them is dropped
+//! drops the oldest task of each of its lists first, and each list begins with some of ours, so when the first of them is dropped
 //! none of the tasks that came after them was. Then the cells tell what every other task is at: one that was
 //! aborted before, or has ended, isn't lost. Wrapped tasks tell themselves when they are dropped; of the others only those
 //! count that nobody can poll any more.
@@ -28,7 +28,9 @@ use super::{cell, cpu, words};
 /// So long the runtime's end may be held up until its workers stand still.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// At most so many of our own tasks wait in a runtime.
-const MOST: usize = 512;
+const MOST: usize = 2048;
+/// At most so many workers are held up in one list; one too many is as unlikely as 1 in 5,000, and drops a few tasks unseen.
+const IN_A_LIST: usize = 4;
 
 /// A runtime or a `LocalSet` whose end will be seen.
 #[derive(Debug)]
@@ -105,14 +107,17 @@ pub(super) fn guard(handle: &Handle) -> Option<Arc<Guarded>> {
     if !cell::shows_ends() {
         return None;
     }
+    super::panics::install(); // a panic of the root future silences the end
     let _ours = heap::ours();
     let first = spawn_on(handle, Job::Nothing);
     let is_shared = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
-    // tokio keeps its tasks in four lists for each worker, and that rounded up to a power of two.
-    let lists = (handle.metrics().num_workers().next_power_of_two() * 4).min(MOST);
+    // tokio keeps its tasks in four lists for each worker, and that rounded up to a power of two. Each worker begins to drop
+    // them at a list of its choice, so several may begin at the same one.
+    let workers = handle.metrics().num_workers();
+    let all = (workers.next_power_of_two() * 4 * workers.min(IN_A_LIST)).min(MOST);
     let (guarded, is_new) = open(Closed::Runtime, &first, is_shared)?;
     if is_new {
-        for _ in 0..lists {
+        for _ in 0..all {
             drop(spawn_on(handle, Job::Sentinel(Arc::clone(&guarded))));
         }
     }
@@ -269,9 +274,11 @@ impl Guarded {
         let lost = seen.into_iter().filter(|(cell, seen)| {
             let is_over = seen.cancelled || seen.complete || seen.running;
             let is_known = wrapped.contains(cell) || daemons.contains(&seen.id);
-            !is_over && !is_known && !(hidden && seen.notified)
+            let may_be_known = hidden && seen.notified;
+            !(is_over || is_known || may_be_known)
         });
-        lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) }).collect()
+        lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) })
+            .collect()
     }
 }
 
