@@ -33,6 +33,17 @@ pub(crate) struct Life {
     pub complete: u64,
     /// Offset of the word that is the same for all tasks of one runtime (or one `LocalSet`) and for no other's.
     pub owner_at: usize,
+    /// Where it tells whether its output lies in it, where that was found.
+    pub output: Option<Output>,
+}
+
+/// Where a cell tells whether its task's output lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Offset from the id.
+    pub after_id: usize,
+    /// What stands there, 32 bits wide, while nobody has taken the output.
+    pub unread: u32,
 }
 
 /// A task as its cell shows it.
@@ -129,6 +140,21 @@ pub(crate) fn of_owner(owner: u64) -> Vec<usize> {
         });
     }
     cells
+}
+
+/// Whether the output of task `id`, which has ended, still lies in its cell and holds `pointer`. What the address points to
+/// may be gone.
+pub(crate) fn holds_output(cell: usize, id: u64, pointer: usize) -> Option<bool> {
+    let shape = SHAPE.get()?;
+    let life = shape.life?;
+    let output = life.output?;
+    let id_at = cell.checked_add(id_offset(cell, shape.vtable_at, shape.id_index, id)?)?;
+    let at = id_at.checked_add(output.after_id)?;
+    if word(cell)? as u64 & life.complete == 0 || word(at)? as u32 != output.unread {
+        return Some(false);
+    }
+    // The error's payload lies near the beginning of the output.
+    Some((1..16).any(|n| word(at + n * 8) == Some(pointer)))
 }
 
 /// The id's offset in `cell`, where the table at `vtable_at` tells it in its word `id_index` and the id stands there.

@@ -39,7 +39,7 @@ pub(crate) use context::future_type_of as future_type;
 pub(crate) use shutdown::panicked;
 pub(crate) use watchdog::settle;
 
-pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
+pub(crate) use cell::{among_blocks as cell_among_blocks, holds_output, is_cell, is_running, on_stack};
 
 use std::future::Future;
 use std::sync::Arc;

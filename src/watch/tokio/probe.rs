@@ -233,8 +233,14 @@ async fn cell_shape() -> Option<(cell::Shape, Vec<(usize, usize)>)> {
         return None;
     }
     let notified = plain.notified & wide.notified;
-    let life =
-        ending().await.map(|(cancelled, complete)| cell::Life { notified, cancelled, complete, owner_at: 0 });
+    let output = output(vtable_at, id_index).await;
+    let life = ending().await.map(|(cancelled, complete)| cell::Life {
+        notified,
+        cancelled,
+        complete,
+        owner_at: 0,
+        output,
+    });
     let life = life.filter(|life| {
         let bits = [running, life.notified, life.cancelled, life.complete];
         bits.iter().all(|bit| bit.count_ones() == 1)
@@ -268,6 +274,40 @@ async fn ending() -> Option<(u64, u64)> {
     let complete = state_of(cell) & !before;
     ended.await.ok()?;
     Some((cancelled, complete))
+}
+
+/// Where a cell tells whether its output was read, as two types of output agree.
+#[cfg(native)]
+async fn output(vtable_at: usize, id_index: usize) -> Option<cell::Output> {
+    let one = outputs(async {}, vtable_at, id_index).await?;
+    let other = outputs(async { String::from("of another type") }, vtable_at, id_index).await?;
+    one.into_iter().find(|output| other.contains(output))
+}
+
+/// The places behind the id that differ between a task that runs, one that has ended and one whose output was taken.
+#[cfg(native)]
+async fn outputs<F>(future: F, vtable_at: usize, id_index: usize) -> Option<Vec<cell::Output>>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut task = ::tokio::spawn(future);
+    let cell = cell::of_handle(&task);
+    let id_at = cell::id_offset(cell, vtable_at, id_index, words::number(task.id()))?;
+    let look = || [8, 16, 24].map(|after_id| (after_id, state_of(cell + id_at + after_id) as u32));
+    let runs = look();
+    for _ in 0..100 {
+        if task.is_finished() {
+            break;
+        }
+        ::tokio::task::yield_now().await;
+    }
+    let ended = look();
+    (&mut task).await.ok()?;
+    let taken = look();
+    let places = ended.iter().zip(runs).zip(taken);
+    let places = places
+        .filter(|(((_, ended), (_, runs)), (_, taken))| ended != runs && ended != taken && runs != taken);
+    Some(places.map(|((&(after_id, unread), _), _)| cell::Output { after_id, unread }).collect())
 }
 
 /// The first word at `cell`; 0 where nothing is mapped.
@@ -374,7 +414,7 @@ mod tests {
     fn probes_find_the_ids_word_the_budgets_byte_and_the_shape_of_a_cell() {
         let found = probe();
         assert!(found.id.is_some() && found.budget.is_some() && found.cell.is_some(), "{found:?}");
-        assert!(found.cell.is_some_and(|cell| cell.life.is_some()), "{found:?}");
+        assert!(found.cell.and_then(|cell| cell.life?.output).is_some(), "{found:?}");
     }
 
     #[test]
