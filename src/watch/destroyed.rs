@@ -284,8 +284,11 @@ fn who(count: usize, first: u64, name: Option<&str>) -> String {
     who
 }
 
-/// `app::work` of `app::work::{{closure}}`.
-fn bare(mut name: &str) -> String {
+/// `app::work` of `app::work::{{closure}}`, and of what we wrap around it.
+pub(super) fn bare(mut name: &str) -> String {
+    for wrapper in ["birthmark::watch::tokio::fallible::Noted<", "birthmark::watch::wrapped::Watched<"] {
+        name = name.strip_prefix(wrapper).and_then(|name| name.strip_suffix('>')).unwrap_or(name);
+    }
     while let Some(outer) = name.strip_suffix("::{{closure}}") {
         name = outer;
     }
@@ -437,6 +440,13 @@ mod tests {
         assert_eq!(w.sentence, "90 tasks were still pending when their runtime was shut down");
         assert_eq!(w.rows.len(), LISTED + 2);
         assert_eq!(texts(&w)[LISTED], format!("others: {} tasks, spawned elsewhere", 90 - LISTED));
+    }
+
+    #[test]
+    fn a_future_is_called_by_the_function_that_made_it() {
+        assert_eq!(bare("app::work::{{closure}}::{{closure}}"), "app::work");
+        assert_eq!(bare("birthmark::watch::wrapped::Watched<app::work::{{closure}}>"), "app::work");
+        assert_eq!(bare("app::Future<u8>"), "app::Future<u8>");
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn reporter() -> Option<&'static Reporter> {
             {
                 super::destroyed::end();
                 super::panics::take_held().into_iter().for_each(tell_of_others);
+                super::tokio::end_fallible();
             }
             flush(Duration::from_secs(2));
         }

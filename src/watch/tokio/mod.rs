@@ -8,7 +8,7 @@
 //! # });
 //! ```
 //!
-//! Attached, panics of tasks that nobody reads are told. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
+//! Attached, panics of tasks that nobody reads are told, of those whose `JoinHandle` is forgotten at exit. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
 //! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
 //! dependencies as well, the root future, and tasks of a `LocalSet`.
 //!
@@ -27,6 +27,7 @@ mod busy;
 mod cell;
 mod context;
 pub(crate) mod cpu;
+mod fallible;
 pub mod io;
 mod probe;
 mod proof;
@@ -36,11 +37,14 @@ mod watchdog;
 pub(crate) mod words;
 
 pub(crate) use context::future_type_of as future_type;
+pub use fallible::FallibleTask;
+pub(crate) use fallible::end as end_fallible;
 pub(crate) use shutdown::panicked;
 pub(crate) use watchdog::settle;
 
 pub(crate) use cell::{among_blocks as cell_among_blocks, holds_output, is_cell, is_running, on_stack};
 
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -195,6 +199,31 @@ where
         shutdown::spawned(&task, &handle, false);
     }
     handle
+}
+
+/// [`spawn`] for a task that may fail: while async debug is on, an `Err` that nobody reads is told as `task-error`, when the
+/// task ends without a handle, when its handle is dropped unread, or at exit. Python's "Task exception was never
+/// retrieved". Reading is awaiting the handle. [`spawn`] itself can't see whether an output is an `Err`.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let task = birthmark::tokio::spawn_fallible(async { "6".parse::<u8>() });
+/// assert_eq!(task.await.unwrap(), Ok(6));
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a runtime, as `tokio::spawn`.
+#[track_caller]
+pub fn spawn_fallible<F, T, E>(future: F) -> FallibleTask<T, E>
+where
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Debug + Send + 'static,
+{
+    let noted = fallible::Noted::new(future);
+    let watch = noted.watch();
+    FallibleTask::new(spawn(noted), watch)
 }
 
 /// [`spawn`] for a task that isn't `Send`, on the `LocalSet` that this code runs in. From the first such task on the set's end
