@@ -659,7 +659,9 @@ fn a_bad_value_ends_the_program_before_main() {
         ("BIRTHMARK_DEV", "2"),
         ("BIRTHMARK_REPORT", "sarif"),
         ("BIRTHMARK_SNAPSHOT", "over=2G:x"),
-        ("BIRTHMARK_WARNINGS", "error"),
+        ("BIRTHMARK_WARNINGS", "explode"),
+        ("BIRTHMARK_WARNINGS", "error::leak"),
+        ("BIRTHMARK_WARNINGS", "error:::my_crate:zero"),
         ("BIRTHMARK_BUDGETS", "update"),
     ] {
         let child = run("none", &[(name, value)]);
