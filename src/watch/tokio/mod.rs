@@ -14,11 +14,15 @@
 //!
 //! Then the end of a runtime is seen, too: tasks that are still pending when it is dropped, shut down in the background or at
 //! the end of [`run`] or `#[tokio::main]` are told in one report, `task-destroyed`, by where they were spawned. Silent
-//! are tasks that had been aborted, the tasks of dependencies where there are no others, and a runtime whose root future
-//! panics. Some tasks of Birthmark's own, at most 32 for each worker, wait in the runtime, and are counted in its metrics. Told are
-//! tasks spawned after `attach`; those of plain `tokio::spawn` only with tracing or the debug heap on, and only where no worker
-//! is still inside a poll 50 ms later; wrapped ones always. Of a `LocalSet` the end is seen from its first
-//! [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.
+//! are tasks that had been aborted, those of dependencies where there are no others, and a runtime whose root future
+//! panics. [`spawn`]ed tasks are told always; those of plain `tokio::spawn`
+//!
+//! - where they were spawned after [`attach`], with tracing or the debug heap on;
+//! - on a multi-threaded runtime where no worker polls, and no other thread of the process is busy, for a moment within 100 ms:
+//!   else one that is told might yet end.
+//!
+//! For that some tasks of Birthmark's own, at most 32 for each worker, wait in the runtime, and are counted in its metrics. Of
+//! a `LocalSet` the end is seen from its first [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.
 //!
 //! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.

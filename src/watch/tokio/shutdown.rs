@@ -26,7 +26,7 @@ use super::super::{heap, switch};
 use super::{cell, cpu, words};
 
 /// So long the runtime's end may be held up until its workers stand still.
-const PATIENCE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// At most so many of our own tasks wait in a runtime.
 const MOST: usize = 2048;
 /// At most so many workers are held up in one list; one too many is as unlikely as 1 in 5,000, and drops a few tasks unseen.
@@ -258,17 +258,22 @@ impl Guarded {
         let mut cells = cell::of_owner(self.owner);
         cells.retain(|cell| cell::table(*cell) != Some(self.table));
         let look = || -> Vec<(usize, cell::Seen)> {
-            cells.iter().filter_map(|cell| Some((*cell, cell::look(*cell, self.owner)?))).collect()
+            let seen = cells.iter().filter_map(|cell| Some((*cell, cell::look(*cell, self.owner)?)));
+            // Asked afterwards: what is left of a cell that was freed meanwhile may well look like one.
+            seen.filter(|(cell, _)| heap::is_block(*cell)).collect()
         };
         let end = Instant::now() + PATIENCE;
-        let mut seen = look();
-        while self.is_shared && !is_quiet(&seen, &|| others_sleep() && look() == seen) {
+        let seen = loop {
+            let before = others();
+            let seen = look();
+            if !self.is_shared || stand_still(&seen, before, &others) {
+                break seen;
+            }
             if Instant::now() > end {
                 return Vec::new();
             }
             std::thread::sleep(Duration::from_millis(1));
-            seen = look();
-        }
+        };
         // A daemon that was never polled may be any task that waits for its first poll.
         let hidden = daemons.contains(&0);
         let lost = seen.into_iter().filter(|(cell, seen)| {
@@ -282,21 +287,36 @@ impl Guarded {
     }
 }
 
-/// Whether nobody polls any of these tasks, nor will: none is polled, and those in a queue stay there, as `stays` tells.
-fn is_quiet(tasks: &[(usize, cell::Seen)], stays: &dyn Fn() -> bool) -> bool {
-    let alive = || tasks.iter().filter(|(_, seen)| !seen.complete);
-    !alive().any(|(_, seen)| seen.running) && (!alive().any(|(_, seen)| seen.notified) || stays())
+/// Whether nobody polls any of these tasks, nor will: none is polled, and every other thread has slept since `before` they
+/// were looked at. A worker that is about to poll doesn't sleep, and one that sleeps sees first that its runtime closes when
+/// it wakes.
+fn stand_still(
+    tasks: &[(usize, cell::Seen)],
+    before: Option<Vec<Sleeper>>,
+    others: &dyn Fn() -> Option<Vec<Sleeper>>,
+) -> bool {
+    before.is_some() && !tasks.iter().any(|(_, seen)| seen.running && !seen.complete) && others() == before
 }
 
-/// Whether every other thread of the process waits for something else than a processor: a worker that is between two polls
-/// doesn't. A worker that waits sees first that its runtime closes when it wakes.
-fn others_sleep() -> bool {
+/// A thread that waits for something else than a processor, and how often it has had one.
+type Sleeper = (i32, u64);
+
+/// All other threads of the process but ours; nothing where one doesn't sleep.
+fn others() -> Option<Vec<Sleeper>> {
     let me = heap::thread_id();
-    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return false };
-    threads.flatten().all(|entry| {
-        let tid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        tid.is_some_and(|tid: i32| tid == me || cpu::sleeps(tid) || !cpu::exists(tid))
-    })
+    let mut sleepers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/task").ok()? {
+        let tid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        if tid == me || cpu::name(tid).starts_with("thread birthmark-") {
+            continue;
+        }
+        let runs = cpu::runs(tid)?;
+        if !cpu::sleeps(tid) {
+            return None;
+        }
+        sleepers.push((tid, runs));
+    }
+    Some(sleepers)
 }
 
 #[cfg(test)]
@@ -307,13 +327,17 @@ mod tests {
         cell::Seen { id: 1, running: false, notified: false, cancelled: false, complete: false };
 
     #[test]
-    fn a_runtime_is_quiet_when_no_task_is_polled_and_none_in_a_queue_will_be() {
+    fn a_runtime_stands_still_when_no_task_is_polled_and_nobody_has_run_meanwhile() {
         let of = |seen| [(64, IDLE), (128, seen)];
-        let never = || -> bool { panic!("nobody needs to ask") };
-        assert!(is_quiet(&of(IDLE), &never));
-        assert!(!is_quiet(&of(cell::Seen { running: true, ..IDLE }), &never));
-        assert!(!is_quiet(&of(cell::Seen { notified: true, ..IDLE }), &|| false));
-        assert!(is_quiet(&of(cell::Seen { notified: true, ..IDLE }), &|| true));
-        assert!(is_quiet(&of(cell::Seen { notified: true, complete: true, ..IDLE }), &never));
+        let asleep = || Some(vec![(7, 3), (8, 1)]);
+        let still =
+            |seen, before, after: Option<Vec<Sleeper>>| stand_still(&of(seen), before, &|| after.clone());
+        let queued = cell::Seen { notified: true, ..IDLE };
+        let polled = cell::Seen { running: true, ..IDLE };
+        assert!(still(IDLE, asleep(), asleep()) && still(queued, asleep(), asleep()));
+        assert!(!still(polled, asleep(), asleep()));
+        assert!(!still(queued, None, None), "somebody was awake");
+        assert!(!still(queued, asleep(), None));
+        assert!(!still(IDLE, asleep(), Some(vec![(7, 4), (8, 1)])), "somebody ran and sleeps again");
     }
 }
