@@ -237,11 +237,7 @@ impl Guarded {
         let closing = Closing::new(self.what);
         let mut open = 0;
         let mut wrapped = HashSet::new();
-        let mut daemons = HashSet::new();
         task::each(&mut |task| {
-            if task.is_daemon() {
-                daemons.insert(task.id());
-            }
             let Some(cell) = task.cell_of(self.owner) else { return };
             wrapped.insert(cell);
             if cell::look(cell, self.owner).is_some_and(|seen| !seen.cancelled && !seen.complete) {
@@ -249,12 +245,13 @@ impl Guarded {
                 open += 1;
             }
         });
-        let lost = self.plain(&wrapped, &daemons);
+        let lost = self.plain(&wrapped);
         closing.counted(lost, open);
     }
 
     /// The pending tasks that aren't wrapped and that nobody can poll any more.
-    fn plain(&self, wrapped: &HashSet<usize>, daemons: &HashSet<u64>) -> Vec<Lost> {
+    fn plain(&self, wrapped: &HashSet<usize>) -> Vec<Lost> {
+        let before = Daemons::now();
         let mut cells = cell::of_owner(self.owner);
         cells.retain(|cell| cell::table(*cell) != Some(self.table));
         let look = || -> Vec<(usize, cell::Seen)> {
@@ -264,9 +261,9 @@ impl Guarded {
         };
         let end = Instant::now() + PATIENCE;
         let seen = loop {
-            let before = others();
+            let asleep = others();
             let seen = look();
-            if !self.is_shared || stand_still(&seen, before, &others) {
+            if !self.is_shared || stand_still(&seen, asleep, &others) {
                 break seen;
             }
             if Instant::now() > end {
@@ -274,16 +271,42 @@ impl Guarded {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        // A daemon that was never polled may be any task that waits for its first poll.
-        let hidden = daemons.contains(&0);
+        // Whose future was polled first, or dropped, meanwhile?
+        let daemons = Daemons::now();
+        if !before.futures.is_subset(&daemons.futures) {
+            return Vec::new();
+        }
         let lost = seen.into_iter().filter(|(cell, seen)| {
             let is_over = seen.cancelled || seen.complete || seen.running;
-            let is_known = wrapped.contains(cell) || daemons.contains(&seen.id);
-            let may_be_known = hidden && seen.notified;
-            !(is_over || is_known || may_be_known)
+            !(is_over || wrapped.contains(cell) || daemons.may_be(seen))
         });
         lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) })
             .collect()
+    }
+}
+
+/// The futures that are marked as daemons.
+struct Daemons {
+    futures: HashSet<usize>,
+    /// The tasks that poll them; 0: one was never polled.
+    tasks: HashSet<u64>,
+}
+
+impl Daemons {
+    fn now() -> Self {
+        let mut all = Self { futures: HashSet::new(), tasks: HashSet::new() };
+        task::each(&mut |task| {
+            if task.is_daemon() {
+                all.futures.insert(std::ptr::from_ref(task) as usize);
+                all.tasks.insert(task.id());
+            }
+        });
+        all
+    }
+
+    /// A daemon that was never polled may be any task that waits for its first poll.
+    fn may_be(&self, seen: &cell::Seen) -> bool {
+        self.tasks.contains(&seen.id) || self.tasks.contains(&0) && seen.notified
     }
 }
 
