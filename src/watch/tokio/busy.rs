@@ -91,6 +91,10 @@ impl Busy {
         threads: &[(ThreadInfo, Option<Seen>)],
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
+        if super::shutdown::counts() {
+            *self = Self::default(); // it is we who hold a worker up
+            return;
+        }
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {

@@ -4,6 +4,7 @@
 //! is a "no".
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ::tokio::task::JoinHandle;
 
@@ -101,19 +102,26 @@ pub(crate) fn owner_of_handle<T>(handle: &JoinHandle<T>) -> Option<u64> {
 pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
     let shape = SHAPE.get()?;
     let life = shape.life?;
-    if cell & 63 != 0 || word(cell.checked_add(life.owner_at)?)? != owner as usize {
+    if cell & 63 != 0 {
         return None;
     }
-    let vtable = word(cell.checked_add(shape.vtable_at)?)?;
-    if vtable & 7 != 0 || vtable < 4096 {
+    let mut head = [0; 64];
+    if !heap::read_unsure(cell, &mut head) {
         return None;
     }
-    let offset = word(vtable.checked_add(shape.id_index * 8)?)?;
-    if offset & 7 != 0 || offset == 0 || offset >= 1 << 20 {
+    let inside = |at: usize| {
+        let bytes = head.get(at..at.checked_add(8)?)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    if inside(life.owner_at)? != owner {
         return None;
     }
-    let id = word(cell.checked_add(offset)?)? as u64;
-    let state = word(cell)? as u64;
+    let offset = id_offset_of(inside(shape.vtable_at)? as usize, shape.id_index)?;
+    let id = match inside(offset) {
+        Some(id) => id,
+        None => word(cell.checked_add(offset)?)? as u64,
+    };
+    let state = inside(0)?;
     let is = |bit: u64| state & bit != 0;
     (id != 0).then_some(Seen {
         id,
@@ -140,6 +148,25 @@ pub(crate) fn of_owner(owner: u64) -> Vec<usize> {
         });
     }
     cells
+}
+
+/// The id's offset in cells with this table, as its word `id_index` tells. The last one is kept: most tasks are of few types.
+fn id_offset_of(vtable: usize, id_index: usize) -> Option<usize> {
+    /// The table and the offset, both without their lowest three bits.
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if vtable & 7 != 0 || !(4096..1 << 47).contains(&vtable) {
+        return None;
+    }
+    let last = LAST.load(Relaxed);
+    if last >> 17 == vtable as u64 >> 3 {
+        return Some((last as usize & 0x1_ffff) << 3);
+    }
+    let offset = word(vtable.checked_add(id_index * 8)?)?;
+    if offset & 7 != 0 || offset == 0 || offset >= 1 << 20 {
+        return None;
+    }
+    LAST.store((vtable as u64 >> 3) << 17 | offset as u64 >> 3, Relaxed);
+    Some(offset)
 }
 
 /// Whether the output of task `id`, which has ended, still lies in its cell and holds `pointer`. What the address points to

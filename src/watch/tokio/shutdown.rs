@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -219,6 +219,7 @@ impl Guarded {
     /// A task of our own is dropped. The first one counts; further ones wait until it has, so that no task of the user's is
     /// dropped before it was counted.
     fn closes(&self) {
+        let _counting = Counting::begin();
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut *closed, true) {
             return;
@@ -283,6 +284,29 @@ impl Guarded {
         lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) })
             .collect()
     }
+}
+
+/// While it lives a thread counts, or waits for one that does.
+struct Counting;
+
+static COUNTING: AtomicUsize = AtomicUsize::new(0);
+
+impl Counting {
+    fn begin() -> Self {
+        COUNTING.fetch_add(1, AcqRel);
+        Self
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        COUNTING.fetch_sub(1, AcqRel);
+    }
+}
+
+/// Whether a worker is held up by us.
+pub(super) fn counts() -> bool {
+    COUNTING.load(Acquire) != 0
 }
 
 /// The futures that are marked as daemons.
