@@ -166,6 +166,13 @@ pub(crate) fn blocks_of(size: usize, visit: &mut dyn FnMut(usize)) {
     });
 }
 
+/// Whether a live block begins there.
+#[cfg(feature = "tokio")]
+pub(crate) fn is_block(address: usize) -> bool {
+    use crate::table::State;
+    table::at(address).is_some_and(|record| matches!(record.state(), State::Live | State::HeldLive))
+}
+
 /// Copies from memory that may not be mapped; false where it isn't.
 #[cfg(all(feature = "tokio", native))]
 pub(crate) fn read_unsure(address: usize, bytes: &mut [u8]) -> bool {

@@ -1,7 +1,7 @@
 //! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
 //!
-//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
-//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
+//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `task`, `panics`,
+//! `tokio::watchdog` and `tokio::shutdown` gather facts; `judge`, `proof` and `destroyed` decide; `warning` holds the report; `verdict` says whether it is told
 //! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
 //! error waits in `errors`, what arises in a test in `trial`, and `tally` counts. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
@@ -39,6 +39,8 @@ pub mod warnings;
 
 #[cfg(feature = "heap")]
 mod clock;
+#[cfg(feature = "tokio")]
+mod destroyed;
 #[cfg(feature = "heap")]
 mod judge;
 #[cfg(feature = "tokio")]
@@ -49,6 +51,8 @@ pub(crate) mod poll;
 mod quit;
 #[cfg(feature = "tokio")]
 mod stuck;
+#[cfg(feature = "tokio")]
+mod task;
 #[cfg(feature = "heap")]
 pub mod tasks;
 #[cfg(feature = "tokio")]

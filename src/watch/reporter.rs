@@ -101,6 +101,12 @@ fn reporter() -> Option<&'static Reporter> {
     let r: &'static Reporter = unsafe { &*fresh };
     if seen.is_null() {
         extern "C" fn at_exit() {
+            #[cfg(feature = "tokio")]
+            {
+                super::destroyed::end();
+                super::panics::take_held().into_iter().for_each(tell_of_others);
+                super::tokio::end_fallible();
+            }
             flush(Duration::from_secs(2));
         }
         // SAFETY: the function lives as long as the program; a cdylib that holds us is pinned.

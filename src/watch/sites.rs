@@ -132,7 +132,7 @@ impl Sites {
 /// Kind, addresses of all stacks, and places given in words.
 fn stacks_key(warning: &Warning) -> u64 {
     let rows = warning.rows.iter().flat_map(|row| {
-        let words = if row.is_place { row.words.as_deref().unwrap_or("") } else { "" };
+        let words = row.place.as_deref().unwrap_or("");
         let ends = [u64::MAX, row.stack.len() as u64];
         let stack = row.stack.iter().map(|address| *address as u64);
         words.bytes().map(u64::from).chain(ends).chain(stack)
@@ -144,9 +144,8 @@ fn stacks_key(warning: &Warning) -> u64 {
 fn site(report: &Report, warning: &Warning) -> String {
     let mut text = String::from(warning.kind.name());
     let mut separator = ": ";
-    for row in &warning.rows {
-        let place = if row.is_place { row.words.clone() } else { lead(report, row.label) };
-        if let Some(place) = place {
+    for (row, stack) in placed(report, warning) {
+        if let Some(place) = row.place.clone().or_else(|| lead(stack?)) {
             text += &format!("{separator}{} {place}", row.label);
             separator = ", ";
         }
@@ -154,17 +153,24 @@ fn site(report: &Report, warning: &Warning) -> String {
     text
 }
 
-/// The stack under this label.
-fn traceback<'r>(report: &'r Report, label: &str) -> Option<&'r Traceback> {
-    report.rows.iter().find_map(|row| match row {
-        record::Row::Stack(stack) if stack.label == label => Some(&stack.traceback),
+/// The rows, each with its stack where it has one.
+fn placed<'a>(
+    report: &'a Report,
+    warning: &'a Warning,
+) -> impl Iterator<Item = (&'a Row, Option<&'a Traceback>)> {
+    let stacks = report.rows.iter().filter_map(|row| match row {
+        record::Row::Stack(stack) => Some(stack),
         _ => None,
+    });
+    let mut stacks = stacks.peekable();
+    warning.rows.iter().map(move |row| {
+        let own = if row.stack.is_empty() { None } else { stacks.next_if(|stack| stack.label == row.label) };
+        (row, own.map(|stack| &stack.traceback))
     })
 }
 
-/// Where the stack under this label leads.
-fn lead(report: &Report, label: &str) -> Option<String> {
-    let traceback = traceback(report, label)?;
+/// Where a stack leads.
+fn lead(traceback: &Traceback) -> Option<String> {
     traceback.all_frames().first()?;
     let lead = traceback.lead();
     Some(match lead.function() {
@@ -176,18 +182,18 @@ fn lead(report: &Report, label: &str) -> Option<String> {
 
 /// The site as filters see it.
 fn places(report: &Report, warning: &Warning) -> Vec<Place> {
-    let place = |row: &Row| {
+    let place = |(row, stack): (&Row, Option<&Traceback>)| {
         let is_origin = ["allocated", "spawned", "created", "watched"].contains(&row.label);
-        if row.is_place {
-            let (_, line) = row.words.as_deref()?.rsplit_once(':')?;
+        if let Some(place) = &row.place {
+            let (_, line) = place.rsplit_once(':')?;
             return Some(Place { function: String::new(), line: line.parse().unwrap_or(0), is_origin });
         }
-        let traceback = traceback(report, row.label)?;
+        let traceback = stack?;
         let lead = traceback.lead();
         let whole = path_of(traceback, lead).unwrap_or_default().to_owned();
         Some(Place { function: whole, line: lead.line(), is_origin })
     };
-    warning.rows.iter().filter_map(place).collect()
+    placed(report, warning).filter_map(place).collect()
 }
 
 /// The path of the leading function. Under `line-tables-only` an inlined one is known by its last part alone: then that of

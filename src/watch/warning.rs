@@ -17,18 +17,21 @@ pub enum Kind {
     TaskError,
     /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
+    /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
+    TaskDestroyed,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
         Self::TaskError,
         Self::NeverAwaited,
+        Self::TaskDestroyed,
         Self::TaskLeak,
     ];
 
@@ -40,6 +43,7 @@ impl Kind {
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
+            Self::TaskDestroyed => "task-destroyed",
             Self::TaskLeak => "task-leak",
         }
     }
@@ -63,8 +67,8 @@ pub(crate) struct Row {
     pub stack: Vec<usize>,
     /// Stands beside the stack's first line.
     pub note: Option<String>,
-    /// The words are a place in the program, by which a warning is known again; a stack always is.
-    pub is_place: bool,
+    /// The place in the program that the words tell, by which a warning is known again; a stack always is one.
+    pub place: Option<String>,
 }
 
 impl Row {
@@ -73,7 +77,7 @@ impl Row {
     }
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
-        Self { is_place: true, ..Self::words(label, words) }
+        Self { place: Some(words.clone()), ..Self::words(label, words) }
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::super::heap;
+use super::super::{heap, tokio as runtime};
 use super::layout::{Layout, head, table};
 use super::record::TaskState;
 
@@ -20,7 +20,7 @@ pub(super) struct Cell {
     pub owner: u64,
 }
 
-/// All tasks whose cells are recorded; blocking jobs aren't tasks.
+/// All tasks whose cells are recorded; blocking jobs aren't tasks, and our own aren't the program's.
 pub(super) fn scan(layout: &Layout) -> Vec<Cell> {
     let mut blocks = Vec::new();
     heap::aligned_blocks(64, &mut |start| blocks.push(start));
@@ -33,7 +33,7 @@ pub(super) fn at(layout: &Layout, start: usize, tables: &mut HashMap<usize, Opti
     let words = head(start)?;
     let vtable = *words.get(layout.shape.vtable_at / 8)? as usize;
     let owner = *words.get(layout.owner)?;
-    if vtable == 0 || owner == 0 {
+    if vtable == 0 || owner == 0 || runtime::is_table_of_ours(vtable) {
         return None;
     }
     let id_at = (*tables.entry(vtable).or_insert_with(|| {

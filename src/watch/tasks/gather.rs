@@ -142,9 +142,9 @@ pub(super) fn all() -> Tasks {
 
 /// How many tasks are alive on each attached runtime, and whose list they are in.
 #[cfg(feature = "tokio")]
-fn alive(layout: &Layout) -> Vec<(usize, Option<u64>)> {
+fn alive() -> Vec<(usize, Option<u64>)> {
     let mut alive = Vec::new();
-    runtime::runtimes(&mut |n, owner| alive.push((n, owner.and_then(|owner| owner.of(layout)))));
+    runtime::runtimes(&mut |n, owner| alive.push((n, owner)));
     alive
 }
 
@@ -154,7 +154,7 @@ fn with_cells(all: &mut Vec<Task>, rows: &[Row], sites: &mut Sites, missing: &mu
         missing.push(if heap::installed() { Missing::NotRecognised } else { Missing::NotInstalled });
         return;
     };
-    let before = alive(layout);
+    let before = alive();
     let cells = cells::scan(layout);
     let mut by_id: HashMap<u64, &Cell> = cells.iter().map(|cell| (cell.id, cell)).collect();
     let mut found: HashMap<u64, usize> = HashMap::new();
@@ -178,21 +178,15 @@ fn with_cells(all: &mut Vec<Task>, rows: &[Row], sites: &mut Sites, missing: &mu
             *found.entry(0).or_default() += 1; // whose it is isn't known
         }
     }
-    let ours = runtime::our_jobs();
-    let mut plain: Vec<&Cell> = by_id.into_values().filter(|cell| !ours.contains(&cell.id)).collect();
+    let mut plain: Vec<&Cell> = by_id.into_values().collect();
     plain.sort_by_key(|cell| cell.id);
     all.extend(plain.into_iter().map(|cell| plain_task(cell, sites)));
-    why_not_all(&before, &found, layout, missing);
+    why_not_all(&before, &found, missing);
 }
 
 /// What may be missing of the tasks that aren't wrapped. `before`: what was alive before they were looked for.
 #[cfg(feature = "tokio")]
-fn why_not_all(
-    before: &[(usize, Option<u64>)],
-    found: &HashMap<u64, usize>,
-    layout: &Layout,
-    missing: &mut Vec<Missing>,
-) {
+fn why_not_all(before: &[(usize, Option<u64>)], found: &HashMap<u64, usize>, missing: &mut Vec<Missing>) {
     if !heap::installed() {
         missing.push(Missing::NotInstalled);
         return;
@@ -208,7 +202,7 @@ fn why_not_all(
         return;
     }
     // Tasks came and went meanwhile: the fewer of both counts is sure. Ours are alive too.
-    let after = alive(layout);
+    let after = alive();
     let ours = runtime::our_alive();
     let short: usize = before
         .iter()

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Release, SeqCst},
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
@@ -15,9 +15,9 @@ use std::task::{Poll, Waker};
 use ::tokio::runtime::Builder;
 use ::tokio::task::{JoinHandle, yield_now};
 
+use super::super::heap;
 use super::super::reporter::spawn_ours;
 use super::super::tokio::{Shape, is_cell, measure, shape, words};
-use super::super::{heap, tokio as runtime};
 
 /// Words of a cell's head that are read at once.
 pub(super) const HEAD: usize = 8;
@@ -224,43 +224,6 @@ impl Watching {
         }
         None
     }
-}
-
-/// The owner of a runtime's tasks, as a task on it found it in its own cell: nothing before that has run.
-#[derive(Debug, Default)]
-pub(crate) struct Owner(Arc<[AtomicU64; HEAD]>);
-
-impl Owner {
-    /// Spawns that task.
-    pub(crate) fn ask(handle: &::tokio::runtime::Handle) -> Self {
-        let owner = Self::default();
-        let (theirs, done) = (Arc::clone(&owner.0), AtomicUsize::new(0));
-        let ours = runtime::Ours::begin();
-        let job = handle.spawn(poll_fn(move |cx| {
-            let _ours = &ours;
-            if done.fetch_add(1, SeqCst) == 0 {
-                let cell = cx.waker().data() as usize;
-                if is_cell(cell, words::own_id())
-                    && let Some(head) = head(cell)
-                {
-                    theirs.iter().zip(head).for_each(|(place, word)| place.store(word, SeqCst));
-                }
-            }
-            Poll::Ready(())
-        }));
-        runtime::is_ours(&job);
-        owner
-    }
-
-    pub(super) fn of(&self, layout: &Layout) -> Option<u64> {
-        let owner = self.0.get(layout.owner)?.load(SeqCst);
-        (owner != 0).then_some(owner)
-    }
-}
-
-/// In whose list the tasks of a runtime are, where that is known.
-pub(crate) fn owner_of(owner: &Owner) -> Option<u64> {
-    owner.of(layout()?)
 }
 
 #[cfg(all(test, native))]

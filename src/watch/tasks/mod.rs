@@ -16,8 +16,6 @@ mod layout;
 mod record;
 pub(crate) mod registry;
 
-#[cfg(feature = "tokio")]
-pub(crate) use layout::{Owner, owner_of};
 pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree};
 
 /// The task that this thread polls now: of nested wrapped futures the task that they are parts of. Nothing outside of all.

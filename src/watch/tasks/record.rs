@@ -122,7 +122,10 @@ impl Site {
             let (_ours, _time) = (heap::ours(), poll::our_time());
             let traceback = heap::named_stack(&self.stack);
             #[cfg(feature = "tokio")]
-            let future = super::super::tokio::future_type(&heap::names_of(&traceback));
+            let future = {
+                let functions = traceback.all_frames().iter().filter_map(|frame| frame.function());
+                super::super::tokio::future_type(functions)
+            };
             #[cfg(not(feature = "tokio"))]
             let future = None;
             Named { traceback, future }

@@ -9,29 +9,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::tokio::runtime::Handle;
-use ::tokio::task::JoinHandle;
 
 use super::super::heap::{self, ThreadInfo};
 use super::super::reporter;
 use super::super::stuck::Stuck;
 use super::super::switch;
-use super::super::tasks::Owner;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
 use super::proof::Seen;
 use super::{cpu, say, words_of_time};
 
 /// The attached runtimes.
-static RUNTIMES: Mutex<Vec<(u64, Handle, Option<Owner>)>> = Mutex::new(Vec::new());
-/// The newest tasks that we spawned ourselves: the program's inventory leaves them out.
-static OUR_JOBS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+static RUNTIMES: Mutex<Vec<(u64, Handle, Option<u64>)>> = Mutex::new(Vec::new());
 
 /// Keeps a runtime's counters in sight: a number to [`forget`] it by.
 pub(crate) fn remember(handle: &Handle) -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let _ours = heap::ours();
-    let owner = switch::on().then(|| Owner::ask(handle));
+    let owner = if switch::on() { super::shutdown::owner(handle) } else { None };
     if let Ok(mut all) = RUNTIMES.try_lock() {
         all.push((number, handle.clone(), owner));
     }
@@ -42,6 +38,7 @@ pub(crate) fn remember(handle: &Handle) -> u64 {
 static OUR_ALIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Lives in a task of ours.
+#[derive(Debug)]
 pub(crate) struct Ours(());
 
 impl Ours {
@@ -62,26 +59,12 @@ pub(crate) fn our_alive() -> usize {
     OUR_ALIVE.load(Relaxed)
 }
 
-/// A task of ours.
-pub(crate) fn is_ours<T>(job: &JoinHandle<T>) {
-    if let Ok(mut jobs) = OUR_JOBS.try_lock() {
-        if jobs.len() >= 512 {
-            jobs.drain(..256);
-        }
-        jobs.push(super::words::number(job.id()));
-    }
-}
-
-/// The newest tasks of ours.
-pub(crate) fn our_jobs() -> Vec<u64> {
-    OUR_JOBS.try_lock().map(|jobs| jobs.clone()).unwrap_or_default()
-}
-
-/// Visits the attached runtimes: how many tasks are alive on each, and whose list they are in, where that is known.
-pub(crate) fn runtimes(visit: &mut dyn FnMut(usize, Option<&Owner>)) {
+/// Visits the attached runtimes: how many tasks of the program's are alive on each, and whose list they are in, where that is known.
+pub(crate) fn runtimes(visit: &mut dyn FnMut(usize, Option<u64>)) {
     if let Ok(all) = RUNTIMES.try_lock() {
         for (_, handle, owner) in all.iter() {
-            visit(handle.metrics().num_alive_tasks(), owner.as_ref());
+            let sentinels = owner.map_or(0, super::shutdown::sentinels);
+            visit(handle.metrics().num_alive_tasks().saturating_sub(sentinels), *owner);
         }
     }
 }
@@ -93,6 +76,12 @@ pub(crate) fn forget(number: u64) {
         all.iter().position(|(n, ..)| *n == number).map(|i| all.swap_remove(i))
     };
     drop(gone);
+}
+
+/// The attached runtimes.
+pub(crate) fn handles() -> Vec<Handle> {
+    let all = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().map(|(_, handle, _)| handle.clone()).collect()
 }
 
 /// One worker as its counters tell.
@@ -139,6 +128,10 @@ impl Busy {
         threads: &[(ThreadInfo, Option<Seen>)],
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
+        if super::shutdown::counts() {
+            *self = Self::default(); // it is we who hold a worker up
+            return;
+        }
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {

@@ -1,16 +1,17 @@
 //! Tasks that go on when their test's future is done.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ::tokio::runtime::{Runtime, RuntimeFlavor};
 use ::tokio::task::yield_now;
 
-use super::super::super::tasks::{Owner, Task, TaskState, all_tasks, owner_of};
+use super::super::super::task;
+use super::super::super::tasks::{Task, TaskId, TaskState, all_tasks};
 use super::super::super::trial::{self, Trial};
 use super::super::super::warning::{Kind, Row, Warning};
 use super::super::super::{heap, reporter};
-use super::super::our_alive;
+use super::super::{our_alive, sentinels};
 use crate::trace::frame::Owner as Code;
 
 /// So long may tasks take to end by themselves once the test's future is done: they were aborted, or see that their channel
@@ -18,12 +19,16 @@ use crate::trace::frame::Owner as Code;
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Tells of the tasks that go on. `until`: when the limit passes, which tells better of a poll that doesn't end.
-pub(super) fn tell(runtime: &Runtime, trial: &Trial, owner: &Arc<Owner>, until: Instant) {
+pub(super) fn tell(runtime: &Runtime, trial: &Trial, owner: Option<u64>, until: Instant) {
     let _ours = heap::ours();
     let grace = Instant::now() + GRACE;
+    let alive = || {
+        let ours = owner.map_or(0, sentinels) + our_alive();
+        runtime.metrics().num_alive_tasks().saturating_sub(ours)
+    };
     loop {
         drive(runtime);
-        if runtime.metrics().num_alive_tasks() == 0 || Instant::now() > until {
+        if alive() == 0 || Instant::now() > until {
             return;
         }
         if Instant::now() < grace {
@@ -33,12 +38,10 @@ pub(super) fn tell(runtime: &Runtime, trial: &Trial, owner: &Arc<Owner>, until: 
         // A poll under way may be the last.
         let busy = |task: &Task| matches!(task.state(), TaskState::Running | TaskState::Scheduled);
         if !left.iter().any(busy) {
-            let alive = runtime.metrics().num_alive_tasks().saturating_sub(our_alive());
-            if alive == 0 {
-                continue;
-            }
-            let unlisted = alive.saturating_sub(left.len());
-            groups(left).into_iter().for_each(|group| reporter::later(Box::new(move || words(&group))));
+            let unlisted = alive().saturating_sub(left.len());
+            groups(without_daemons(left))
+                .into_iter()
+                .for_each(|group| reporter::later(Box::new(move || words(&group))));
             if unlisted > 0 {
                 reporter::tell_of_others(unlisted_words(unlisted));
             }
@@ -61,10 +64,21 @@ fn drive(runtime: &Runtime) {
 }
 
 /// Those of the test's runtime that haven't ended.
-fn left(trial: &Trial, owner: &Owner) -> Vec<Task> {
-    let owner = owner_of(owner);
+fn left(trial: &Trial, owner: Option<u64>) -> Vec<Task> {
     let all = all_tasks().into_iter();
     all.filter(|task| task.is_task_of(trial.number, owner) && task.state() != TaskState::Complete).collect()
+}
+
+/// Those that may not be lost.
+fn without_daemons(mut tasks: Vec<Task>) -> Vec<Task> {
+    let mut daemons = HashSet::new();
+    task::each(&mut |task| {
+        if task.is_daemon() {
+            daemons.insert(TaskId::Task(task.id()));
+        }
+    });
+    tasks.retain(|task| !daemons.contains(&task.id()));
+    tasks
 }
 
 /// Those that were spawned at one place, as people read it: a loop that was unrolled has several addresses for it.

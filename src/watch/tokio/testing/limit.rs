@@ -11,7 +11,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::super::super::reporter::spawn_ours;
-use super::super::super::tasks::{Owner, owner_of};
 use super::super::super::trial::Trial;
 use super::super::situation::{self, Only};
 use super::super::words_of_time;
@@ -25,7 +24,7 @@ const GRACE: Duration = Duration::from_secs(2);
 struct Shared {
     limit: Duration,
     trial: Arc<Trial>,
-    owner: Arc<Owner>,
+    owner: Option<u64>,
     state: Mutex<State>,
     changed: Condvar,
     passed: AtomicBool,
@@ -67,7 +66,7 @@ impl Shared {
         self.passed.store(true, Release);
         let sentence =
             format!("test `{}` isn't done after its limit of {}", self.trial.name, words_of_time(self.limit));
-        let only = Only { test: self.trial.number, owner: owner_of(&self.owner) };
+        let only = Only { test: self.trial.number, owner: self.owner };
         let report = situation::look(Some(only)).report("timeout", &sentence);
         sink::send(report.as_bytes());
         let waker = {
@@ -96,7 +95,7 @@ pub(super) struct Limit(Arc<Shared>);
 
 impl Limit {
     /// Watches from now on.
-    pub(super) fn begin(limit: Duration, trial: Arc<Trial>, owner: Arc<Owner>) -> Self {
+    pub(super) fn begin(limit: Duration, trial: Arc<Trial>, owner: Option<u64>) -> Self {
         let shared = Arc::new(Shared {
             limit,
             trial,

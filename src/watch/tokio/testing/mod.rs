@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use ::tokio::runtime::{Builder, Runtime};
 
-use super::super::tasks::Owner;
 use super::super::tasks::registry::Role;
 use super::super::trial::{self, Heard, Trial};
 use super::super::warning::Kind;
 use super::super::warnings::Warning;
 use super::super::{heap, reporter, set_debug, wrapped};
+use super::shutdown::{self, Guarded};
 use super::{attach_builder, busy, watch};
 use crate::config::Level;
 use limit::Limit;
@@ -33,9 +33,10 @@ use limit::Limit;
 ///   undone go to the raw standard error, and the test panics with them. A test whose own thread doesn't come back for 2
 ///   seconds more ends the process with status 101: nothing else can end it.
 /// - *The future is done:* tasks of the test that go on are told as `task-leak`, each with where it was spawned. Aborted ones, those
-///   that end within 100 ms or whose poll is under way, and blocking jobs aren't. Those that a dependency spawned aren't either.
-/// - *The runtime is down:* the test panics with its `task-leak`, `task-error` (panics that nobody read) and `resource-warning`
-///   (work lost on drop) reports, and with those that a filter makes errors. What [`catch`](crate::warnings::catch) took and what
+///   that end within 100 ms or whose poll is under way, and blocking jobs aren't. Those that a dependency spawned, and
+///   `.daemon()`s, aren't either.
+/// - *The runtime is down:* the test panics with its `task-leak`, `task-error` (panics that nobody read), `resource-warning`
+///   (work lost on drop) and `task-destroyed` (a `must_complete()` that didn't) reports, and with those that a filter makes errors. What [`catch`](crate::warnings::catch) took and what
 ///   a filter ignores doesn't fail it.
 ///
 /// A future that panics keeps its own message.
@@ -94,16 +95,18 @@ pub fn test_on<F: Future>(builder: &mut Builder, limit: Duration, future: F) -> 
             panic!("birthmark::tokio::test: the runtime can't be built: {error}");
         }
     };
-    let owner = Arc::new(Owner::ask(runtime.handle()));
+    let (attached, guarded) = watch(runtime.handle());
+    let owner = shutdown::owner(runtime.handle());
     let running = Running {
-        attached: watch(runtime.handle()),
-        limit: Limit::begin(limit, Arc::clone(&trial), Arc::clone(&owner)),
+        attached,
+        guarded,
+        limit: Limit::begin(limit, Arc::clone(&trial), owner),
         trial: Arc::clone(&trial),
         runtime: Some(runtime),
     };
-    let output = running.runtime().block_on(running.limit.over(wrapped::for_a_task(future, Role::Root)));
+    let output = running.runtime().block_on(running.limit.over(wrapped::for_a_task(future, Role::Root).0));
     if output.is_some() {
-        leaks::tell(running.runtime(), &trial, &owner, end);
+        leaks::tell(running.runtime(), &trial, owner, end);
     }
     let passed = running.end(end);
     drop(here);
@@ -158,6 +161,8 @@ impl Drop for Here {
 struct Running {
     runtime: Option<Runtime>,
     attached: u64,
+    /// What would tell of tasks that the end of the runtime takes: they are told as leaks before.
+    guarded: Option<Arc<Guarded>>,
     limit: Limit,
     trial: Arc<Trial>,
 }
@@ -168,9 +173,14 @@ impl Running {
         runtime
     }
 
+    fn silence(&self) {
+        self.guarded.as_ref().inspect(|guarded| guarded.silence());
+    }
+
     /// Shuts down, in what is left of the time; the report where the limit has passed.
     fn end(mut self, end: Instant) -> Option<String> {
         busy::forget(self.attached);
+        self.silence();
         if let Some(runtime) = self.runtime.take() {
             if self.limit.has_passed() {
                 runtime.shutdown_background();
@@ -190,6 +200,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             busy::forget(self.attached);
+            self.silence();
             self.limit.end();
             runtime.shutdown_background();
             self.trial.end();
@@ -201,7 +212,10 @@ impl Drop for Running {
 fn failed(name: &str, heard: Heard) -> Option<String> {
     let fails = |warning: &Warning| {
         warning.level() == Level::Error
-            || matches!(warning.kind(), Kind::TaskLeak | Kind::TaskError | Kind::ResourceWarning)
+            || matches!(
+                warning.kind(),
+                Kind::TaskLeak | Kind::TaskError | Kind::TaskDestroyed | Kind::ResourceWarning
+            )
     };
     let (all, more) = (heard.kept, heard.more);
     let fatal: Vec<Warning> = all.into_iter().filter(fails).collect();
