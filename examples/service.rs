@@ -86,10 +86,11 @@ impl Server {
     }
 }
 
-/// Accepts connections until the program ends.
+/// Accepts connections until it is aborted, which ends them too.
 async fn accept(listener: TcpListener, server: Arc<Server>) {
+    let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(server.clone().serve(stream));
+        connections.spawn(server.clone().serve(stream));
     }
 }
 
@@ -170,7 +171,7 @@ async fn main_job() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = Arc::new(Server::default());
-    tokio::spawn(accept(listener, server.clone()));
+    let accepting = tokio::spawn(accept(listener, server.clone()));
 
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
@@ -225,6 +226,8 @@ async fn main_job() -> std::io::Result<()> {
         size(peak as usize)
     );
     println!("  four mistakes planted, four told, in {:.1} s", begin.elapsed().as_secs_f64());
+    accepting.abort();
+    assert!(accepting.await.is_err_and(|error| error.is_cancelled()));
     Ok(())
 }
 
