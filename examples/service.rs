@@ -166,11 +166,10 @@ fn heading(text: &str) {
     }
 }
 
-async fn main_job() -> std::io::Result<()> {
+async fn main_job(server: Arc<Server>) -> std::io::Result<()> {
     let begin = Instant::now();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = Arc::new(Server::default());
     let accepting = tokio::spawn(accept(listener, server.clone()));
 
     let mut files = Vec::new();
@@ -241,7 +240,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     birthmark::set_slow_callback_duration(LIMIT);
-    match birthmark::tokio::run(true, main_job()) {
+    // Kept beyond the run: freeing its answers takes a while, which is no work for a task either.
+    let server = Arc::new(Server::default());
+    match birthmark::tokio::run(true, main_job(server.clone())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("service: {error}");
