@@ -59,7 +59,6 @@ pub(crate) struct Slot {
     /// Its part of the quarantine.
     pub ring: Ring,
     /// The wrapped poll that it is in.
-    #[cfg(feature = "tokio")]
     pub poll: crate::watch::poll::Published,
     state: AtomicU32,
     held: AtomicU32,
@@ -82,7 +81,6 @@ impl Slot {
             stack_high: AtomicUsize::new(0),
             memo: UnsafeCell::new(Memo::new()),
             ring: Ring::new(),
-            #[cfg(feature = "tokio")]
             poll: crate::watch::poll::Published::new(),
             state: AtomicU32::new(FREE),
             held: AtomicU32::new(0),
@@ -92,6 +90,7 @@ impl Slot {
     /// Its thread is gone: for the next one.
     fn free(&self) {
         quarantine::leave(self);
+        self.poll.forget();
         self.who.store(0, Relaxed);
         self.tid.store(0, Relaxed);
         self.thread_pointer.store(0, Relaxed);
@@ -265,8 +264,6 @@ pub(crate) fn after_fork(process: u64) {
                 _ => (*slot.memo.get()).let_go(),
             }
         }
-        #[cfg(feature = "tokio")]
-        slot.poll.forget();
         slot.free();
     });
     quarantine::after_fork();

@@ -39,6 +39,14 @@ extern "C" fn at_exit() {
         };
         sink::send(format!("{line}\n").as_bytes());
     });
+    if let Some((words, count)) = crate::watch::summary() {
+        let line = if settings().report.json {
+            json::count("summary", &words, count, std::process::id())
+        } else {
+            format!("birthmark: {words}")
+        };
+        sink::send(format!("{line}\n").as_bytes());
+    }
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()
     {

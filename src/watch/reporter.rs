@@ -12,8 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sites::Sites;
+use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
-use super::{catching, filter, filters, heap, warnings};
+use super::{catching, filter, filters, heap, tally, trial, warnings};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
 use crate::report::sink;
@@ -81,6 +82,12 @@ fn reporter() -> Option<&'static Reporter> {
     let r: &'static Reporter = unsafe { &*fresh };
     if seen.is_null() {
         extern "C" fn at_exit() {
+            #[cfg(feature = "tokio")]
+            {
+                super::destroyed::end();
+                super::panics::take_held().into_iter().for_each(tell_of_others);
+                super::tokio::end_fallible();
+            }
             flush(Duration::from_secs(2));
         }
         sys::at_exit(at_exit);
@@ -101,6 +108,12 @@ impl Reporter {
     }
 
     fn work(&self) {
+        #[cfg(feature = "tokio")]
+        if super::quit::is_asked() {
+            self.open.fetch_add(1, AcqRel); // `flush` waits for it
+            super::quit::answer();
+            self.open.fetch_sub(1, AcqRel);
+        }
         #[cfg(feature = "tokio")]
         if super::panics::any_due() {
             self.open.fetch_add(1, AcqRel); // `flush` waits for it
@@ -205,13 +218,18 @@ pub(crate) fn flush(limit: Duration) {
 /// Writes one report, unless the same was told before.
 fn write(warning: &Warning) {
     let name = || report(warning, &heap::traceback);
-    let told = match ours() {
+    let (verdict, told) = match ours() {
         Some(reporter) => {
             let filters = |seen: &filter::Seen<'_>| filter::action(filters::all(), seen);
             reporter.sites.judge(warning, &filters, &name)
         }
-        None => Some(name()),
+        None => (Verdict::Tell, Some(name())),
     };
+    if verdict != Verdict::Drop && !matches!(warning.case, Case::Ends(_)) {
+        tally::note(warning.kind);
+        let report = || told.clone().unwrap_or_else(name);
+        trial::hear(warning.test, || warnings::Warning::new(warning.kind, report()));
+    }
     if let Some(report) = told {
         sink::deliver(&report);
     }
@@ -237,6 +255,9 @@ pub(super) fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) ->
                 behind,
             });
         }
+    }
+    if let Some(name) = trial::name(warning.test) {
+        report = report.row("test", name);
     }
     for text in help {
         report.help(text);

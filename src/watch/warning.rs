@@ -17,12 +17,23 @@ pub enum Kind {
     TaskError,
     /// `never-awaited`: a future was dropped that had never been polled.
     NeverAwaited,
+    /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
+    TaskDestroyed,
+    /// `task-leak`: a task went on after the test that spawned it.
+    TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::SlowCallback, Self::WorkerBusy, Self::ResourceWarning, Self::TaskError, Self::NeverAwaited];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::SlowCallback,
+        Self::WorkerBusy,
+        Self::ResourceWarning,
+        Self::TaskError,
+        Self::NeverAwaited,
+        Self::TaskDestroyed,
+        Self::TaskLeak,
+    ];
 
     /// As reports and filters write it: `resource-warning`.
     pub fn name(self) -> &'static str {
@@ -32,6 +43,8 @@ impl Kind {
             Self::ResourceWarning => "resource-warning",
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
+            Self::TaskDestroyed => "task-destroyed",
+            Self::TaskLeak => "task-leak",
         }
     }
 
@@ -54,18 +67,17 @@ pub(crate) struct Row {
     pub stack: Vec<usize>,
     /// Stands beside the stack's first line.
     pub note: Option<String>,
-    /// The words are a place in the program, by which a warning is known again; a stack always is.
-    pub is_place: bool,
+    /// The place in the program that the words tell, by which a warning is known again; a stack always is one.
+    pub place: Option<String>,
 }
 
 impl Row {
     pub(crate) fn words(label: &'static str, words: String) -> Self {
         Self { label, words: Some(words), ..Self::default() }
     }
-    #[cfg(feature = "tokio")]
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
-        Self { is_place: true, ..Self::words(label, words) }
+        Self { place: Some(words.clone()), ..Self::words(label, words) }
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }
@@ -86,14 +98,20 @@ pub(crate) struct Warning {
     pub case: Case,
     /// Each was asked for: told however often it came.
     pub every: bool,
+    /// The test in which it arose, by its number; 0: none.
+    pub test: u64,
 }
 
 impl Warning {
     pub(crate) fn new(kind: Kind, sentence: String, rows: Vec<Row>) -> Self {
-        Self { kind, sentence, rows, case: Case::Whole, every: false }
+        Self { kind, sentence, rows, case: Case::Whole, every: false, test: super::trial::here() }
     }
 
-    #[cfg(feature = "tokio")]
+    /// For one that is put into words on another thread than the one on which it arose.
+    pub(crate) fn of_test(self, test: u64) -> Self {
+        Self { test, ..self }
+    }
+
     pub(crate) fn of_case(self, case: Case) -> Self {
         Self { case, ..self }
     }

@@ -216,6 +216,10 @@ impl Watchdog {
         };
         let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
         let published = held.published();
+        if published.is_ours() && watched.case.is_none() {
+            (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
+            return None;
+        }
         let current = published.current();
         let seen = words::read(&held);
         let act = match seen {
@@ -306,6 +310,7 @@ fn judge_proof(
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 
@@ -355,6 +360,7 @@ fn judge_wrapped(
         spawned: spawned(id, &stuck, info.stack, current.waker),
         thread: cpu::name(info.tid),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 
