@@ -86,10 +86,11 @@ impl Server {
     }
 }
 
-/// Accepts connections until the program ends.
+/// Accepts connections until it is aborted, which ends them too.
 async fn accept(listener: TcpListener, server: Arc<Server>) {
+    let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(server.clone().serve(stream));
+        connections.spawn(server.clone().serve(stream));
     }
 }
 
@@ -165,12 +166,11 @@ fn heading(text: &str) {
     }
 }
 
-async fn main_job() -> std::io::Result<()> {
+async fn main_job(server: Arc<Server>) -> std::io::Result<()> {
     let begin = Instant::now();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = Arc::new(Server::default());
-    tokio::spawn(accept(listener, server.clone()));
+    let accepting = tokio::spawn(accept(listener, server.clone()));
 
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
@@ -225,6 +225,8 @@ async fn main_job() -> std::io::Result<()> {
         size(peak as usize)
     );
     println!("  four mistakes planted, four told, in {:.1} s", begin.elapsed().as_secs_f64());
+    accepting.abort();
+    assert!(accepting.await.is_err_and(|error| error.is_cancelled()));
     Ok(())
 }
 
@@ -238,7 +240,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     birthmark::set_slow_callback_duration(LIMIT);
-    match birthmark::tokio::run(true, main_job()) {
+    // Kept beyond the run: freeing its answers takes a while, which is no work for a task either.
+    let server = Arc::new(Server::default());
+    match birthmark::tokio::run(true, main_job(server.clone())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("service: {error}");

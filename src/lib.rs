@@ -104,9 +104,9 @@ pub use trace::frame::{Frame, Owner, Traceback};
 pub use watch::ResourceGuard;
 #[cfg(feature = "heap")]
 pub use watch::ThreadBound;
+#[cfg(feature = "heap")]
+pub use watch::tasks::{self, all_tasks, current_task};
 #[cfg(feature = "tokio")]
 pub use watch::tokio;
-#[cfg(feature = "tokio")]
-pub use watch::{WatchExt, Watched, watched};
 #[cfg(feature = "heap")]
-pub use watch::{set_debug, set_slow_callback_duration, sync, warnings};
+pub use watch::{WatchExt, Watched, set_debug, set_slow_callback_duration, sync, warnings, watched};

@@ -8,14 +8,14 @@ pub(crate) mod names;
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{
-    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicUsize,
+    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 use crate::block::fork;
 use crate::block::quarantine::{self, Ring};
-use crate::sys;
 use crate::sys::line::{Line, line};
+use crate::sys::{self, ThreadKey};
 use crate::table::counters::Set;
 use crate::trace::memo::Memo;
 
@@ -59,7 +59,6 @@ pub(crate) struct Slot {
     /// Its part of the quarantine.
     pub ring: Ring,
     /// The wrapped poll that it is in.
-    #[cfg(feature = "tokio")]
     pub poll: crate::watch::poll::Published,
     state: AtomicU32,
     held: AtomicU32,
@@ -82,7 +81,6 @@ impl Slot {
             stack_high: AtomicUsize::new(0),
             memo: UnsafeCell::new(Memo::new()),
             ring: Ring::new(),
-            #[cfg(feature = "tokio")]
             poll: crate::watch::poll::Published::new(),
             state: AtomicU32::new(FREE),
             held: AtomicU32::new(0),
@@ -92,6 +90,7 @@ impl Slot {
     /// Its thread is gone: for the next one.
     fn free(&self) {
         quarantine::leave(self);
+        self.poll.forget();
         self.who.store(0, Relaxed);
         self.tid.store(0, Relaxed);
         self.thread_pointer.store(0, Relaxed);
@@ -110,19 +109,13 @@ impl Slot {
 
 static SHARED: Slot = Slot::new(0, true);
 static CHUNK_TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
-/// `pthread_key_t` + 1, or 0: threads then share a slot.
-static KEY: AtomicU32 = AtomicU32::new(0);
+/// The key's number + 1, or 0: threads then share a slot.
+static KEY: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the key whose destructor gives slots back. Once, before `main`.
 pub(crate) fn make_key() {
-    let mut key = 0;
-    // SAFETY: a valid place for the key and a destructor with the right type. No allocation in glibc.
-    if unsafe { libc::pthread_key_create(&mut key, Some(give_back)) } != 0 {
-        return;
-    }
-    // From the 33rd key on `pthread_setspecific` takes memory from libc's heap.
-    if key < 32 {
-        KEY.store(key.wrapping_add(1), Release);
+    if let Some(key) = ThreadKey::new(give_back) {
+        KEY.store(key.number().wrapping_add(1), Release);
     }
 }
 
@@ -156,9 +149,8 @@ fn take(line: &Line) -> &'static Slot {
         names::count_nameless();
         return slot;
     }
-    let key = KEY.load(Relaxed).wrapping_sub(1);
-    // SAFETY: the key exists, and is one of the first 32, whose values lie in the thread's own block.
-    if unsafe { libc::pthread_setspecific(key, (slot as *const Slot).cast()) } != 0 {
+    let key = ThreadKey::of(KEY.load(Relaxed).wrapping_sub(1));
+    if !key.set((slot as *const Slot).cast()) {
         slot.state.store(FREE, Release);
         line.slot.set(&SHARED);
         return &SHARED;
@@ -219,7 +211,7 @@ fn find() -> Option<&'static Slot> {
 }
 
 /// The key's destructor: after the thread's own `thread_local` destructors, before its thread-local block goes.
-unsafe extern "C" fn give_back(slot: *mut libc::c_void) {
+unsafe extern "C" fn give_back(slot: *mut core::ffi::c_void) {
     let line = line();
     line.done.set(1);
     line.slot.set(&SHARED);
@@ -245,7 +237,7 @@ unsafe extern "C" fn give_back(slot: *mut libc::c_void) {
 /// nothing is done: who of the old slots lives on can't be told then, so they stay taken.
 #[cold]
 pub(crate) fn after_fork(process: u64) {
-    if names::id() != std::process::id() {
+    if !sys::is_main_thread() {
         return;
     }
     let mine = line().slot.get();
@@ -272,8 +264,6 @@ pub(crate) fn after_fork(process: u64) {
                 _ => (*slot.memo.get()).let_go(),
             }
         }
-        #[cfg(feature = "tokio")]
-        slot.poll.forget();
         slot.free();
     });
     quarantine::after_fork();

@@ -1,5 +1,7 @@
 //! Python's `tracemalloc`: start, stop, and questions about what is traced.
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use crate::block::fork;
 use crate::hook;
 use crate::mode::{self, HEAP, TRACE};
@@ -35,12 +37,21 @@ pub fn start(frames: u16) {
 
 /// Stops tracing and forgets all traces.
 pub fn stop() {
+    STOPPED.store(true, Relaxed);
     let edge = intern::edge();
     if generation::begin(|c| c.on().then_some((c.limit(), false))) {
         intern::forget_below(edge);
     }
     // TRACE stays: blocks that have a record give it back when they are freed, or a later block around its place would
     // be taken for it.
+}
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Whether blocks may have gone without a record since tracing began.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+pub(crate) fn was_stopped() -> bool {
+    STOPPED.load(Relaxed)
 }
 
 /// Forgets all traces and goes on tracing: blocks made before count as untraced.

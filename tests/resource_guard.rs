@@ -177,7 +177,8 @@ fn the_same_site_is_told_once_and_counted_at_exit_and_another_site_is_told_too()
     let output = run("many", &[TRACED, ("BIRTHMARK_REPORT", "json")]);
     let lines: Vec<serde_json::Value> =
         output.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((lines.len(), &lines[2]["count"]), (3, &100.into()), "{}", output.stderr);
+    assert_eq!((lines.len(), &lines[2]["count"]), (4, &100.into()), "{}", output.stderr);
+    assert_eq!((&lines[3]["kind"], &lines[3]["count"]), (&"summary".into(), &101.into()));
 }
 
 #[test]

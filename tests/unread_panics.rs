@@ -118,6 +118,78 @@ async fn body(program: &str) {
             say();
             catch_unwind(boom).err()
         })),
+        // Held to the program's end.
+        "leaked" => {
+            std::mem::forget(tokio::spawn(fails()));
+            tokio::time::sleep(MS * 30).await;
+        }
+        "leaked_large" => {
+            std::mem::forget(tokio::spawn(async {
+                let big = [1u64; 100];
+                yield_now().await;
+                say();
+                std::hint::black_box(&big);
+                boom();
+                big
+            }));
+            tokio::time::sleep(MS * 30).await;
+        }
+        "leaked_string" => {
+            std::mem::forget(tokio::spawn(async {
+                say();
+                let n = std::hint::black_box(3);
+                panic!("boom {n}");
+            }));
+            tokio::time::sleep(MS * 30).await;
+        }
+        "in_a_static" => {
+            static HELD: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>> =
+                std::sync::Mutex::new(Vec::new());
+            let handle = tokio::spawn(fails());
+            HELD.lock().unwrap().push(handle);
+            tokio::time::sleep(MS * 30).await;
+        }
+        "set_leaked" => {
+            let mut set = JoinSet::new();
+            set.spawn(fails());
+            std::mem::forget(set);
+            tokio::time::sleep(MS * 30).await;
+        }
+        "blocking_leaked" => {
+            std::mem::forget(spawn_blocking(|| {
+                say();
+                boom();
+            }));
+            tokio::time::sleep(MS * 30).await;
+        }
+        // Read, and both the handle and what was read held to the program's end.
+        "error_kept" => {
+            let mut handle = tokio::spawn(fails());
+            let error = (&mut handle).await.unwrap_err();
+            std::mem::forget((handle, error));
+        }
+        "payload_kept" => {
+            let mut handle = tokio::spawn(fails());
+            let payload = (&mut handle).await.unwrap_err().into_panic();
+            std::mem::forget((handle, payload));
+        }
+        "error_kept_alone" => std::mem::forget(tokio::spawn(fails()).await.unwrap_err()),
+        "blocking_error_kept" => {
+            let mut handle = spawn_blocking(|| {
+                say();
+                boom();
+            });
+            let error = (&mut handle).await.unwrap_err();
+            std::mem::forget((handle, error));
+        }
+        "caught_and_kept" => {
+            let handle = tokio::spawn(async {
+                say();
+                std::mem::forget(catch_unwind(boom));
+            });
+            std::mem::forget(handle);
+            tokio::time::sleep(MS * 30).await;
+        }
         // Read.
         "awaited" => {
             let error = tokio::spawn(fails()).await.unwrap_err();
@@ -267,6 +339,44 @@ const READ: [&str; 13] = [
     "local_awaited",
     "select",
 ];
+
+const HELD: [&str; 6] =
+    ["leaked", "leaked_large", "leaked_string", "in_a_static", "set_leaked", "blocking_leaked"];
+
+const KEPT: [&str; 5] =
+    ["error_kept", "payload_kept", "error_kept_alone", "blocking_error_kept", "caught_and_kept"];
+
+#[test]
+fn a_panic_whose_handle_is_forgotten_or_held_to_the_end_is_told_at_exit() {
+    for how in ["mt", "ct"] {
+        for program in HELD {
+            for variables in [&[][..], &[("BIRTHMARK_MALLOC", "0")], &[("TRACEMALLOC", "5")]] {
+                let output = run(&format!("{how} {program}"), variables);
+                let text = format!("{how} {program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
+                assert_eq!(output.code, Some(0), "{text}");
+                let all = output.reports("task-error");
+                assert_eq!(all.len(), 1, "{text}");
+                let culprit = output.said("culprit");
+                let head = format!("task {culprit} panicked and nobody read it before the program ended: ");
+                assert!(all[0].starts_with(&head), "{text}");
+                assert!(output.stderr.contains("tests/unread_panics.rs:"), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_panic_that_was_read_is_silent_at_exit_though_everything_is_kept() {
+    for how in ["mt", "ct"] {
+        for program in KEPT {
+            for variables in [&[][..], &[("BIRTHMARK_MALLOC", "0")], &[("TRACEMALLOC", "5")]] {
+                let output = run(&format!("{how} {program}"), variables);
+                assert_eq!(output.code, Some(0), "{how} {program}\n{}\n{}", output.stdout, output.stderr);
+                assert!(!output.stderr.contains("birthmark:"), "{how} {program}\n{}", output.stderr);
+            }
+        }
+    }
+}
 
 fn unread(how: &str, program: &str, variables: &[(&str, &str)]) -> Output {
     let output = run(&format!("{how} {program}"), variables);

@@ -45,7 +45,6 @@ pub(crate) fn tell_anywhere(fault: &Fault) {
 
 fn end() {
     if !goes_on() {
-        // SAFETY: ends the process.
-        unsafe { libc::abort() }
+        std::process::abort()
     }
 }

@@ -33,15 +33,14 @@ pub(crate) fn begin() {
     }
     let Some(page) = sys::map(4096) else { return };
     let p: *mut Page = page.as_ptr().cast();
-    #[cfg(target_os = "linux")]
-    // SAFETY: a whole page of ours. Where the kernel refuses, children count as their parent.
-    sys::keep_errno(|| unsafe { libc::madvise(p.cast(), 4096, libc::MADV_WIPEONFORK) });
     // SAFETY: mapped above, zeroed (a valid content), never unmapped.
     let fresh = unsafe { &*p };
     let number = NUMBER.load(Relaxed);
     fresh.mark.store(Record::mark(number), Relaxed);
     fresh.number.store(number.wrapping_add(1), Relaxed);
-    if PAGE.compare_exchange((&raw const UNTOLD).cast_mut(), p, AcqRel, Acquire).is_err() {
+    // SAFETY: a whole page of ours, which stays mapped where this is true and it is published.
+    let wiped = unsafe { sys::wipe_in_child(page) };
+    if !wiped || PAGE.compare_exchange((&raw const UNTOLD).cast_mut(), p, AcqRel, Acquire).is_err() {
         // SAFETY: mapped above, and nobody else saw it.
         unsafe { sys::unmap(page, 4096) };
     }

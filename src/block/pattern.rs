@@ -42,8 +42,13 @@ pub(crate) unsafe fn fill(p: *mut u8, n: usize, pattern: Pattern) {
 /// Keeps the stores before from being taken for dead, although the memory goes back to the inner allocator next.
 #[inline(always)]
 pub(crate) fn keep(p: *mut u8) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: no instruction; the compiler must take the bytes behind `p` for read.
-    unsafe { core::arch::asm!("/* {0} */", in(reg) p, options(nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("/* {0} */", in(reg) p, options(nostack, preserves_flags))
+    };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    core::hint::black_box(p); // the same, and a store
 }
 
 /// Whether all `n` bytes still have the pattern.

@@ -4,7 +4,7 @@
 use core::fmt::{self, Display, Write};
 
 use crate::report::buffer::Buffer;
-use crate::report::fd;
+use crate::sys;
 
 /// A value that can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +76,7 @@ impl Display for BadValue<'_> {
 /// Tells the value and ends the process with status 2, running nothing of the program's.
 pub(super) fn stop(bad: &BadValue<'_>) -> ! {
     tell(bad);
-    // SAFETY: `_exit` takes any status, runs no handlers and touches none of the program's memory.
-    unsafe { libc::_exit(2) }
+    sys::exit_now(2)
 }
 
 /// Tells an unknown variable.
@@ -102,5 +101,5 @@ fn tell(line: &dyn Display) {
     let mut memory = [0u8; 1024];
     let mut buffer = Buffer::new(&mut memory);
     let _ = writeln!(buffer, "{line}"); // a line that is too long is cut; ours are not
-    fd::write_all(libc::STDERR_FILENO, buffer.bytes());
+    sys::write_all(sys::STDERR, buffer.bytes());
 }

@@ -1,14 +1,15 @@
 //! At the program's end: a last look at the heap, the ten lines that hold most, and what was left out.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::fd::write_all;
 use super::{fatal, json, repeats, sink};
 use crate::block::facts::Found;
 use crate::block::{check, fault};
 use crate::config::settings;
 use crate::mode::{HEAP, NAMING, mode};
 use crate::snapshot::{missing, missing_words, try_snapshot};
+use crate::sys::{self, STDERR, write_all};
 use crate::thread::Ours;
 
 extern "C" fn at_exit() {
@@ -24,8 +25,7 @@ extern "C" fn at_exit() {
             told = true;
         });
         if told && !fault::goes_on() {
-            // SAFETY: ends the process, as a fault of the heap does.
-            unsafe { libc::abort() };
+            std::process::abort(); // as a fault of the heap ends it
         }
     }
     let _ours = Ours::enter();
@@ -33,30 +33,37 @@ extern "C" fn at_exit() {
         let (kind, what) = name.split_once(": ").unwrap_or((name, ""));
         let times = format!("{count} times in all, told once");
         let line = if settings().report.json {
-            json::count(kind, &format!("{what}: {times}"), count, std::process::id())
+            json::count(kind, &format!("{what}: {times}"), count, sys::process_id())
         } else {
             format!("birthmark: {name}: {times}")
         };
         sink::send(format!("{line}\n").as_bytes());
     });
+    if let Some((words, count)) = crate::watch::summary() {
+        let line = if settings().report.json {
+            json::count("summary", &words, count, std::process::id())
+        } else {
+            format!("birthmark: {words}")
+        };
+        sink::send(format!("{line}\n").as_bytes());
+    }
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()
     {
         let mut text = String::new();
         let _ = writeln!(text, "birthmark: snapshot at exit: {snapshot}");
         match file.map(sink::open) {
-            None => write_all(2, text.as_bytes()),
+            None => write_all(STDERR, text.as_bytes()),
             Some(Some(file)) => {
                 write_all(file, text.as_bytes());
-                // SAFETY: our own descriptor.
-                unsafe { libc::close(file) };
+                sys::close(file);
             }
             Some(None) => {
                 write_all(
-                    2,
+                    STDERR,
                     b"birthmark: BIRTHMARK_SNAPSHOT: the file can't be written; to standard error instead\n",
                 );
-                write_all(2, text.as_bytes());
+                write_all(STDERR, text.as_bytes());
             }
         }
     }
@@ -68,20 +75,19 @@ extern "C" fn at_exit() {
     }
     if crate::watch::errors_wait() {
         sink::send(b"birthmark: a warning was an error by its filter, and nobody took it: exit status 70\n");
-        // SAFETY: writes out what C code has buffered, and ends the process, which is at its end.
-        unsafe {
-            libc::fflush(core::ptr::null_mut());
-            libc::_exit(70);
-        }
+        sys::write_out_streams();
+        sys::exit_now(70);
     }
 }
 
-#[cfg_attr(any(target_os = "linux", target_os = "android"), unsafe(link_section = ".fini_array.00099"))]
-#[used]
-static AT_EXIT: extern "C" fn() = at_exit;
+sys::after_main!(AT_EXIT = at_exit);
 
 /// Keeps the function in programs that link this crate from an archive.
 #[inline(never)]
 pub(crate) fn ensure_linked() {
     core::hint::black_box(&AT_EXIT);
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if sys::REGISTER_AT_EXIT && !REGISTERED.swap(true, Relaxed) {
+        sys::at_exit(at_exit);
+    }
 }

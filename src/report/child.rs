@@ -10,10 +10,8 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use super::arena::arena_alloc;
-use super::fd::{errno, write_all};
-use super::turn::now_ms;
 use crate::mode::{self, NAMING};
-use crate::sys;
+use crate::sys::{self, errno, now_ms, write_all};
 
 /// The most that a child may write.
 pub(super) const MOST: usize = 256 << 10;

@@ -16,6 +16,7 @@ use super::who::Threads;
 use super::{child, fault as words, json, repeats};
 use crate::block::fault::{Fault, goes_on};
 use crate::config::settings;
+use crate::sys;
 use crate::trace::frame::Traceback;
 use crate::trace::{RawStack, capture, resolve};
 
@@ -30,7 +31,7 @@ const TURN_MS: i64 = 2 * LIMIT_MS;
 #[cold]
 #[inline(never)]
 pub(crate) fn tell(fault: &Fault, start: Option<capture::Start>) {
-    crate::sys::keep_errno(|| {
+    sys::keep_errno(|| {
         let telling = Telling::begin();
         if let Some(_turn) = Turn::take(TURN_MS) {
             match scratch::lend() {
@@ -100,7 +101,7 @@ fn write(fault: &Fault, room: &mut Paper, style: Style, out: &Out) {
     let Paper { allocated, freed, found: here, text } = room;
     // Asked here: the child has other threads.
     let threads = Threads::of(fault).found_here();
-    let id = std::process::id();
+    let id = sys::process_id();
     let mut work = |send: &mut dyn FnMut(&[u8])| {
         let stacks = Stacks { allocated: allocated.raw(), freed: freed.raw(), found: here.raw() };
         let name = |raw: &RawStack| {

@@ -79,7 +79,9 @@ fn wild(address: usize, memory: Memory) -> &'static str {
             "which was never allocated: it lies in the program's or a library's own data"
         }
         // The upper half of the addresses is the kernel's, and between the halves there are none.
-        _ if address as u64 >> 47 != 0 => "which was never allocated: no program has such an address",
+        _ if address as u64 >> crate::sys::ADDRESS_BITS != 0 => {
+            "which was never allocated: no program has such an address"
+        }
         _ => UNKNOWN,
     }
 }

@@ -3,11 +3,11 @@
 mod arena;
 pub(crate) mod at_exit;
 pub(crate) mod buffer;
+#[cfg_attr(not(target_os = "linux"), path = "child_portable.rs")]
 pub(crate) mod child;
 pub(crate) mod damage;
 pub(crate) mod fatal;
 pub(crate) mod fault;
-pub(crate) mod fd;
 mod json;
 mod path;
 mod raw;

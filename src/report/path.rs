@@ -1,6 +1,9 @@
 //! The path of a file that reports go to. No heap.
 
+use core::ffi::CStr;
+
 use super::buffer::Buffer;
+use crate::sys;
 
 /// The longest path with its zero, as Linux's `PATH_MAX`.
 const MOST: usize = 4096;
@@ -29,16 +32,13 @@ fn expand(path: &[u8], id: u32, out: &mut Buffer<'_>) -> bool {
 }
 
 /// Opens a file to append to, made where it isn't there; nothing where that fails. The caller closes it.
-pub(crate) fn open(path: &[u8]) -> Option<libc::c_int> {
+pub(crate) fn open(path: &[u8]) -> Option<sys::Descriptor> {
     let mut memory = [0u8; MOST];
     let mut text = Buffer::new(&mut memory);
-    if !expand(path, std::process::id(), &mut text) {
+    if !expand(path, sys::process_id(), &mut text) {
         return None;
     }
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-    // SAFETY: `expand` ended the text with a zero within the live buffer; `open` only reads it.
-    let fd = unsafe { libc::open(text.bytes().as_ptr().cast(), flags, 0o666) };
-    (fd >= 0).then_some(fd)
+    sys::open(CStr::from_bytes_until_nul(text.bytes()).ok()?)
 }
 
 #[cfg(test)]

@@ -102,21 +102,12 @@ impl Display for Place {
                 // SAFETY: the loader's C string of a module that holds a return address of a live stack.
                 unsafe { core::ffi::CStr::from_ptr(module.name) }.to_bytes()
             };
-            let name = if name.is_empty() { program(&mut memory) } else { name };
+            let name = if name.is_empty() { crate::sys::program_path(&mut memory) } else { name };
             let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             return write!(f, "{}+{:#x}", name.escape_ascii(), address.wrapping_sub(module.bias));
         }
         write!(f, "{address:#x}")
     }
-}
-
-/// The program's path.
-#[cfg(native)]
-fn program(memory: &mut [u8]) -> &[u8] {
-    // SAFETY: a constant path and the buffer that was lent, with its length.
-    let length =
-        unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), memory.as_mut_ptr().cast(), memory.len()) };
-    memory.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default()
 }
 
 #[cfg(test)]

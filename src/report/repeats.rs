@@ -8,6 +8,7 @@ use core::sync::atomic::{
 };
 
 use super::buffer::Buffer;
+use crate::sys;
 
 /// Different faults that are told apart; what comes later is told each time.
 const PLACES: usize = 256;
@@ -60,7 +61,7 @@ impl Told {
                     let memory = unsafe { &mut *place.name.get() };
                     let mut text = Buffer::new(memory);
                     let _ = write!(text, "{name}"); // cut where it is too long
-                    place.process.store(std::process::id(), Relaxed);
+                    place.process.store(sys::process_id(), Relaxed);
                     place.length.store(u8::try_from(text.bytes().len()).unwrap_or(0), Release);
                     place.count.store(1, Release);
                     return true;
@@ -96,7 +97,7 @@ impl Told {
         for place in &self.0 {
             let count = place.count.load(Acquire);
             let length = usize::from(place.length.load(Acquire));
-            if count < 2 || length == 0 || place.process.load(Relaxed) != std::process::id() {
+            if count < 2 || length == 0 || place.process.load(Relaxed) != sys::process_id() {
                 continue;
             }
             // SAFETY: a length was published, so the name is written and stays.
@@ -115,7 +116,7 @@ impl Told {
 }
 
 fn of_this_process(key: u64) -> u64 {
-    (key ^ u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1)
+    (key ^ u64::from(sys::process_id()).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1)
 }
 
 /// A key from a text, for [`Told::first`].

@@ -1,10 +1,10 @@
 //! Delivers a finished report by one write: to standard error, or to the file that was named.
 
-use super::fd::write_all;
 use super::json;
 use super::record::Report;
 use super::text::{self, Style};
 use crate::config::{Color, settings};
+use crate::sys::{self, Descriptor, STDERR, write_all};
 use crate::thread::Ours;
 
 pub(crate) use super::path::open;
@@ -15,8 +15,7 @@ pub(crate) fn colored() -> bool {
     match report.color {
         Color::Always => true,
         Color::Never => false,
-        // SAFETY: asks about a descriptor, open or not.
-        Color::Auto => report.file.is_none() && unsafe { libc::isatty(libc::STDERR_FILENO) } == 1,
+        Color::Auto => report.file.is_none() && sys::is_terminal(STDERR),
     }
 }
 
@@ -28,7 +27,7 @@ pub(crate) fn style() -> Style {
 /// The whole report as it goes out.
 pub(crate) fn written(report: &Report, style: Style) -> String {
     if settings().report.json {
-        return format!("{}\n", json::line(report, std::process::id()));
+        return format!("{}\n", json::line(report, sys::process_id()));
     }
     format!("{}\n{}", text::head(report.kind, &report.sentence, style), text::body(report, style))
 }
@@ -45,7 +44,7 @@ pub(crate) fn deliver(report: &Report) {
 
 /// Where reports go; closed again when dropped. Takes no heap.
 pub(crate) struct Out {
-    fd: libc::c_int,
+    fd: Descriptor,
     ours: bool,
 }
 
@@ -54,7 +53,7 @@ impl Out {
     pub(crate) fn open() -> Self {
         match settings().report.file.and_then(open) {
             Some(fd) => Self { fd, ours: true },
-            None => Self { fd: libc::STDERR_FILENO, ours: false },
+            None => Self { fd: STDERR, ours: false },
         }
     }
 
@@ -66,13 +65,12 @@ impl Out {
 impl Drop for Out {
     fn drop(&mut self) {
         if self.ours {
-            // SAFETY: our own descriptor, opened in `open` and closed once.
-            unsafe { libc::close(self.fd) };
+            sys::close(self.fd);
         }
     }
 }
 
 /// Writes finished text where reports go. Takes no heap.
 pub(crate) fn send(bytes: &[u8]) {
-    crate::sys::keep_errno(|| Out::open().write(bytes));
+    sys::keep_errno(|| Out::open().write(bytes));
 }

@@ -178,7 +178,7 @@ impl<'a> Lines<'a> {
         }
         for (i, (function, place, via)) in self.lines.iter().enumerate() {
             begin(out, if i == 0 { self.stack.label } else { "" }, style);
-            if self.functions > 0 {
+            if self.functions > 0 || !function.is_empty() {
                 let _ = write!(out, "{function:width$}  ", width = self.functions);
             }
             let lead = i == 0;

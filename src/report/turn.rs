@@ -6,6 +6,8 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire},
 };
 
+use crate::sys::{self, now_ms, sleep_ms};
+
 /// Process id in the upper half, thread id in the lower; 0: nobody's.
 static TURN: AtomicU64 = AtomicU64::new(0);
 /// Process id in the upper half, how many threads are telling something in the lower.
@@ -91,28 +93,11 @@ pub(super) fn wait_for_others(limit_ms: i64) -> bool {
 const UPPER: u64 = !0 << 32;
 
 fn process() -> u64 {
-    u64::from(std::process::id()) << 32
+    u64::from(sys::process_id()) << 32
 }
 
 fn thread() -> u64 {
-    // SAFETY: no arguments, never fails.
-    let id = unsafe { libc::syscall(libc::SYS_gettid) };
-    u64::from(u32::try_from(id).unwrap_or(u32::MAX))
-}
-
-/// Milliseconds of a clock that only goes forward.
-pub(super) fn now_ms() -> i64 {
-    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the time.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut t) };
-    t.tv_sec.saturating_mul(1000).saturating_add(t.tv_nsec / 1_000_000)
-}
-
-/// Sleeps, or less when a signal comes.
-pub(super) fn sleep_ms(ms: i64) {
-    let time = libc::timespec { tv_sec: 0, tv_nsec: ms.saturating_mul(1_000_000) };
-    // SAFETY: a valid time; the rest isn't asked for.
-    unsafe { libc::nanosleep(&time, core::ptr::null_mut()) };
+    u64::from(sys::thread_number())
 }
 
 #[cfg(test)]

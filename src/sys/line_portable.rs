@@ -18,6 +18,7 @@ pub(crate) struct Line {
     /// 1 once the thread's key was destroyed: the shared slot from then on.
     pub done: Cell<u32>,
     /// Size + 1 of the allocation that the panic hook waits for, or 0.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub armed: Cell<usize>,
     /// Depth of quarantine work on this thread: a handler that frees meanwhile must not touch the ring.
     pub busy: Cell<u32>,

@@ -1,19 +1,54 @@
-//! The only files that differ by platform.
+//! The only files that differ by platform: `glibc` for the native way, `linux` and `other_unix` beside `unix`, `windows`,
+//! and `elsewhere`.
 //!
 //! Runs inside an allocation: system calls only, nothing from the watched heap, `errno` put back.
 
+mod bell;
+#[cfg(not(any(unix, windows)))]
+mod elsewhere;
 #[cfg(native)]
+mod glibc;
+#[cfg_attr(not(native), path = "line_portable.rs")]
 pub(crate) mod line;
-#[cfg(not(native))]
-#[path = "line_portable.rs"]
-pub(crate) mod line;
-#[cfg(native)]
+#[cfg(target_os = "linux")]
 mod linux;
 mod memory;
+#[cfg(all(unix, not(target_os = "linux")))]
+mod other_unix;
+#[cfg(unix)]
+mod output;
+mod start;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
+pub(crate) use bell::Bell;
+#[cfg(not(any(unix, windows)))]
+pub(crate) use elsewhere::*;
 #[cfg(native)]
+pub(crate) use glibc::*;
+#[cfg(target_os = "linux")]
 pub(crate) use linux::*;
 pub(crate) use memory::{discard, map, our_bytes, unmap};
+#[cfg(all(unix, not(target_os = "linux")))]
+pub(crate) use other_unix::*;
+#[cfg(unix)]
+pub(crate) use output::*;
+pub(crate) use start::{REGISTER_AT_EXIT, after_main, before_main};
+#[cfg(unix)]
+pub(crate) use unix::*;
+#[cfg(windows)]
+pub(crate) use windows::*;
+
+/// Bits of an address that a program may have.
+pub(crate) const ADDRESS_BITS: u32 = if usize::BITS < 48 {
+    usize::BITS
+} else if cfg!(target_arch = "x86_64") {
+    47
+} else {
+    48
+};
 
 /// Whether `address` lies in the program or in a library of it, as far as that is known.
 #[cfg(native)]
@@ -23,33 +58,4 @@ pub(crate) fn in_module(address: usize) -> bool {
 #[cfg(not(native))]
 pub(crate) fn in_module(_address: usize) -> bool {
     false
-}
-
-/// Runs `f` with every signal that can be blocked held back.
-pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
-    let mut before = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: both sets are valid buffers of the right type; `sigfillset` writes all of the first.
-    let blocked = unsafe {
-        let mut all = core::mem::MaybeUninit::<libc::sigset_t>::zeroed();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
-    };
-    let result = f();
-    if blocked {
-        // SAFETY: written by the call above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), core::ptr::null_mut()) };
-    }
-    result
-}
-
-/// Runs `f` and puts `errno` back to what it was.
-pub(crate) fn keep_errno<R>(f: impl FnOnce() -> R) -> R {
-    // SAFETY: the C library gives each thread its own `errno` at an address that lives as long as the thread.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: as above; nobody else writes this thread's `errno`.
-    let before = unsafe { place.read() };
-    let result = f();
-    // SAFETY: as above.
-    unsafe { place.write(before) };
-    result
 }

@@ -17,8 +17,8 @@ use crate::sys;
 pub(crate) const LEAF_SHIFT: u32 = 26;
 const WORDS: usize = 1 << (LEAF_SHIFT - 5);
 const PAGES: usize = 1 << (LEAF_SHIFT - 12);
-/// User addresses have 47 bits; what lies above has no leaf.
-const LEAVES: usize = 1 << (47 - LEAF_SHIFT);
+/// What lies above the program's addresses has no leaf.
+const LEAVES: usize = 1 << (sys::ADDRESS_BITS - LEAF_SHIFT);
 
 /// Words of 64 MiB of heap, with their summaries and columns.
 #[repr(C, align(4096))]

@@ -65,15 +65,16 @@ pub(super) fn count_nameless() {
 /// The number of this thread, which takes a slot.
 pub(super) fn begin() -> u32 {
     let nth = usize::try_from(COUNT.fetch_add(1, Relaxed)).unwrap_or(usize::MAX);
-    let (tid, process) = (id(), std::process::id());
+    let (tid, main) = (sys::thread_number(), sys::is_main_thread());
     if nth == 0 {
-        PROGRAM.keep(if tid == process { own() } else { called(process).unwrap_or_default() });
+        let name = if main { Some(sys::thread_name()) } else { sys::name_of_thread(sys::process_id()) };
+        PROGRAM.keep(name.unwrap_or_default());
     }
     let Some(entry) = made(nth) else { return ID | tid };
     entry.tid.store(tid, Relaxed);
     entry.process.store(fork::number(), Relaxed);
-    entry.state.store(if tid == process { MAIN } else { RUNS }, Relaxed);
-    entry.name.keep(own());
+    entry.state.store(if main { MAIN } else { RUNS }, Relaxed);
+    entry.name.keep(sys::thread_name());
     (nth as u32).wrapping_add(1)
 }
 
@@ -82,7 +83,7 @@ pub(super) fn end(number: u32) {
     if let Some(entry) = entry(number)
         && entry.state.load(Relaxed) == RUNS
     {
-        entry.name.keep(own());
+        entry.name.keep(sys::thread_name());
         entry.state.store(ENDED, Release);
     }
 }
@@ -152,9 +153,9 @@ impl Name {
         let runs = state == RUNS && entry.process.load(Relaxed) == fork::number();
         let text = match state {
             MAIN => return Some(Self { text: Self::MAIN, tid }),
-            _ if runs => {
-                called(tid).inspect(|name| entry.name.keep(*name)).unwrap_or_else(|| entry.name.get())
-            }
+            _ if runs => sys::name_of_thread(tid)
+                .inspect(|name| entry.name.keep(*name))
+                .unwrap_or_else(|| entry.name.get()),
             _ => entry.name.get(),
         };
         (tid != 0).then(|| Self::told(text, tid))
@@ -162,8 +163,12 @@ impl Name {
 
     /// This thread. Takes no heap.
     pub(crate) fn present() -> Self {
-        let tid = id();
-        if tid == std::process::id() { Self { text: Self::MAIN, tid } } else { Self::told(own(), tid) }
+        let tid = sys::thread_number();
+        if sys::is_main_thread() {
+            Self { text: Self::MAIN, tid }
+        } else {
+            Self::told(sys::thread_name(), tid)
+        }
     }
 
     /// A thread that nobody named has the name of the one that started it, nearly always the program's.
@@ -188,61 +193,6 @@ impl fmt::Display for Name {
         }
         Ok(())
     }
-}
-
-/// This thread's id for the kernel; the process's where that is all that can be had.
-pub(super) fn id() -> u32 {
-    #[cfg(target_os = "linux")]
-    // SAFETY: no arguments, never fails.
-    return unsafe { libc::syscall(libc::SYS_gettid) } as u32;
-    #[cfg(not(target_os = "linux"))]
-    std::process::id()
-}
-
-/// This thread's name for the kernel.
-fn own() -> [u8; BYTES] {
-    let mut name = [0; BYTES];
-    #[cfg(target_os = "linux")]
-    // SAFETY: the kernel writes at most 16 bytes, the end included. Doesn't fail, so `errno` stays as it is.
-    unsafe {
-        libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr());
-    }
-    name
-}
-
-/// What a thread of this process is called now; nothing where it runs no more.
-#[cfg(not(target_os = "linux"))]
-fn called(_tid: u32) -> Option<[u8; BYTES]> {
-    None
-}
-
-/// What a thread of this process is called now; nothing where it runs no more.
-#[cfg(target_os = "linux")]
-fn called(tid: u32) -> Option<[u8; BYTES]> {
-    use crate::report::buffer::Buffer;
-    let mut path = [0u8; 48];
-    let mut text = Buffer::new(&mut path);
-    fmt::Write::write_fmt(&mut text, format_args!("/proc/self/task/{tid}/comm\0")).ok()?;
-    let path = core::ffi::CStr::from_bytes_with_nul(text.bytes()).ok()?;
-    let mut name = [0u8; BYTES];
-    let read = sys::keep_errno(|| {
-        // SAFETY: a C string; a descriptor of our own, closed again; as many bytes as the buffer has. (The C library's own
-        // functions are cancellation points; `syscall` isn't.)
-        unsafe {
-            let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-            let fd = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags);
-            if fd < 0 {
-                return None;
-            }
-            let read = libc::syscall(libc::SYS_read, fd, name.as_mut_ptr(), BYTES);
-            libc::syscall(libc::SYS_close, fd);
-            usize::try_from(read).ok()
-        }
-    })?;
-    // The line's end.
-    let end = name.iter_mut().take(read).rev().find(|byte| **byte == b'\n')?;
-    *end = 0;
-    Some(name)
 }
 
 #[cfg(test)]
@@ -290,8 +240,9 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_first_thread_is_main_and_one_that_nobody_named_is_told_by_its_id() {
-        PROGRAM.keep(called(std::process::id()).unwrap());
-        assert_eq!(Name::told(called(std::process::id()).unwrap(), 5).to_string(), "5");
+        let first = sys::name_of_thread(sys::process_id()).unwrap();
+        PROGRAM.keep(first);
+        assert_eq!(Name::told(first, 5).to_string(), "5");
         let name = std::thread::Builder::new().name("mine".into()).spawn(|| Name::present().to_string());
         assert_eq!(name.unwrap().join().unwrap(), "mine");
     }

@@ -49,11 +49,8 @@ pub(crate) unsafe fn capture(line: &Line, _slot: &Slot, control: Control, _start
     let depth = if more { Depth::MoreThan(n as u32) } else { Depth::Exactly(n as u32) };
     let mut hash = Hash::new();
     frames.iter().for_each(|&frame| hash.add(frame));
-    intern::intern(control, frames, hash, &mut |_| Tail {
-        user_frames: n.min(usize::from(control.limit())) as u16,
-        depth,
-    })
-    .unwrap_or(0)
+    let tail = &mut |_| Tail { user_frames: n.min(usize::from(control.limit())) as u16, depth };
+    intern::find(control, frames, hash).or_else(|| intern::intern(control, frames, hash, tail)).unwrap_or(0)
 }
 
 /// The address of a kept frame.

@@ -24,7 +24,7 @@ const PAIRS: usize = 96;
 /// Later modules in which frames of a stack that the memo keeps may lie.
 pub(crate) const LATER: usize = 2;
 
-/// Where the number of a later module stands in a kept address: user addresses have 47 bits.
+/// Where the number of a later module stands in a kept address: user addresses have at most 48 bits.
 pub(crate) const TAG_SHIFT: u32 = 48;
 /// The address alone.
 pub(crate) const ADDRESS: usize = (1 << TAG_SHIFT) - 1;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::warning::{Kind, Row, Warning};
-use super::{heap, reporter, switch};
+use super::{heap, reporter, switch, trial};
 
 /// Says what is lost when its owner is dropped with work undone.
 ///
@@ -45,12 +45,19 @@ pub struct ResourceGuard {
     state: Option<Box<State>>,
 }
 
+#[repr(C)]
 struct State {
+    /// By which a block is known as a guard's: the address of [`MARK`].
+    mark: &'static u64,
     what: &'static str,
     unit: &'static str,
     call_instead: &'static str,
     pending: AtomicUsize,
+    /// The test in which it was made.
+    test: u64,
 }
+
+static MARK: u64 = u64::from_ne_bytes(*b"guard of");
 
 impl ResourceGuard {
     /// A guard for a `what` (`"Export"`); `call_instead` is what its owner's user should have called (`"finish()"`).
@@ -65,7 +72,8 @@ impl ResourceGuard {
         if !switch::on() {
             return Self { state: None };
         }
-        Self { state: Some(Box::new(State { what, unit, call_instead, pending: AtomicUsize::new(0) })) }
+        let (pending, test) = (AtomicUsize::new(0), trial::here());
+        Self { state: Some(Box::new(State { mark: &MARK, what, unit, call_instead, pending, test })) }
     }
 
     /// There are `n` pieces of work undone now; 0: none.
@@ -132,6 +140,54 @@ fn judge(
     }
     rows.push(Row::words("help", help));
     Warning::new(Kind::ResourceWarning, format!("{what} was dropped with {n} {unit}"), rows)
+}
+
+/// A live guard with work undone, as another thread sees it.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct Undone {
+    /// `Export with 3 left undone`.
+    pub words: String,
+    /// Where its owner was made.
+    pub made: Option<crate::trace::RawStack>,
+    pub test: u64,
+}
+
+/// The guards among the recorded blocks that have work undone. Every read is by the kernel: a guard that is dropped meanwhile is
+/// none.
+#[cfg(feature = "tokio")]
+pub(crate) fn undone() -> Vec<Undone> {
+    let mut blocks = Vec::new();
+    heap::blocks_of(size_of::<State>(), &mut |start| blocks.push(start));
+    blocks.into_iter().filter_map(undone_at).collect()
+}
+
+#[cfg(feature = "tokio")]
+fn undone_at(start: usize) -> Option<Undone> {
+    let mut bytes = [0; size_of::<State>()];
+    if !heap::read_unsure(start, &mut bytes) {
+        return None;
+    }
+    let word = |offset: usize| {
+        let bytes = bytes.get(offset..offset + 8)?.try_into().ok()?;
+        Some(usize::from_ne_bytes(bytes))
+    };
+    let text = |offset: usize| {
+        // A `&str` is its address and its length.
+        let (at, length) = (word(offset)?, word(offset + 8)?);
+        let mut text = vec![0; (length < 4096).then_some(length)?];
+        heap::read_unsure(at, &mut text).then(|| String::from_utf8_lossy(&text).into_owned())
+    };
+    let pending = word(std::mem::offset_of!(State, pending))?;
+    if word(std::mem::offset_of!(State, mark))? != std::ptr::from_ref(&MARK) as usize || pending == 0 {
+        return None;
+    }
+    let (what, unit) = (text(std::mem::offset_of!(State, what))?, text(std::mem::offset_of!(State, unit))?);
+    Some(Undone {
+        words: format!("{what} with {pending} {unit}"),
+        made: heap::raw_stack_of(start).map(|(_, stack)| stack),
+        test: word(std::mem::offset_of!(State, test))? as u64,
+    })
 }
 
 #[cfg(test)]

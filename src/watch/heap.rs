@@ -3,12 +3,8 @@
 use std::time::Duration;
 
 use crate::block::fork;
-#[cfg(feature = "tokio")]
-use crate::thread;
-use crate::thread::Ours;
-#[cfg(feature = "tokio")]
-use crate::trace::frame::Owner;
-use crate::trace::frame::Traceback;
+use crate::thread::{self, Ours};
+use crate::trace::frame::{Owner, Traceback};
 use crate::trace::{Depth, RawStack, resolve};
 use crate::{mode, table, trace};
 
@@ -29,6 +25,39 @@ pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
     Some(stack)
 }
 
+/// Whether `DebugAlloc` serves this program.
+#[cfg(feature = "tokio")]
+pub(crate) fn installed() -> bool {
+    crate::hook::installed()
+}
+
+/// Whether every block has had its record since the process began.
+#[cfg(feature = "tokio")]
+pub(crate) fn recorded_from_the_start() -> bool {
+    let traced = || crate::config::settings().tracemalloc != 0 && !crate::tracemalloc::was_stopped();
+    mode::mode() & mode::HEAP != 0 || traced()
+}
+
+/// Whether some blocks have none for want of memory.
+#[cfg(feature = "tokio")]
+pub(crate) fn records_dropped() -> bool {
+    crate::snapshot::missing().table != 0
+}
+
+/// Number and stored stack of the live block that holds `address`.
+pub(crate) fn raw_stack_of(address: usize) -> Option<(u32, RawStack)> {
+    let id = table::block_at(address)?.trace?.0.get();
+    if !trace::generation::control().holds(id) {
+        return None;
+    }
+    Some((id, RawStack::of(id)?))
+}
+
+/// Bytes of the block that holds `address`.
+pub(crate) fn block_size(address: usize) -> Option<usize> {
+    table::block_at(address).map(|block| block.size)
+}
+
 /// The present stack's return addresses, most recent first. Ordinary code only.
 pub(crate) fn stack_here() -> Vec<usize> {
     trace::capture::here()
@@ -41,11 +70,18 @@ pub(crate) fn this_thread() -> String {
         Some(name) => format!("thread {name}"),
         None => format!("thread {}", thread_id()),
     };
-    #[cfg(feature = "tokio")]
-    if let Some(id) = ::tokio::task::try_id() {
-        return format!("{name}, task {id}");
+    match this_task() {
+        Some(id) => format!("{name}, task {id}"),
+        None => name,
     }
-    name
+}
+
+/// The id of the task of tokio that this thread polls.
+pub(crate) fn this_task() -> Option<String> {
+    #[cfg(feature = "tokio")]
+    return ::tokio::task::try_id().map(|id| id.to_string());
+    #[cfg(not(feature = "tokio"))]
+    None
 }
 
 #[cfg(native)]
@@ -90,7 +126,6 @@ pub(crate) fn filters() -> &'static [u8] {
 }
 
 /// Makes sure that the calling thread has a slot of its own where it can, also with no allocator of ours installed.
-#[cfg(feature = "tokio")]
 pub(crate) fn register_thread() -> &'static thread::Slot {
     static NOT_INSTALLED: std::sync::Once = std::sync::Once::new();
     if mode::mode() & mode::READY == 0 {
@@ -128,6 +163,23 @@ pub(crate) fn aligned_blocks(align: usize, visit: &mut dyn FnMut(usize)) {
     });
 }
 
+/// Visits each live block of this size: its first address.
+#[cfg(feature = "tokio")]
+pub(crate) fn blocks_of(size: usize, visit: &mut dyn FnMut(usize)) {
+    table::live_blocks(&mut |block| {
+        if block.size == size {
+            visit(block.start);
+        }
+    });
+}
+
+/// Whether a live block begins there.
+#[cfg(feature = "tokio")]
+pub(crate) fn is_block(address: usize) -> bool {
+    use crate::table::State;
+    table::at(address).is_some_and(|record| matches!(record.state(), State::Live | State::HeldLive))
+}
+
 /// Copies from memory that may not be mapped; false where it isn't.
 #[cfg(all(feature = "tokio", native))]
 pub(crate) fn read_unsure(address: usize, bytes: &mut [u8]) -> bool {
@@ -144,8 +196,12 @@ pub(crate) fn traceback(stack: &[usize]) -> Traceback {
     resolve::traceback(&RawStack { addresses: stack.into(), user_frames: n, depth: Depth::Exactly(n) })
 }
 
+/// Names for a stored stack. Ordinary code.
+pub(crate) fn named_stack(stack: &RawStack) -> Traceback {
+    resolve::traceback(stack)
+}
+
 /// One function of a stack, inlined ones too, innermost first: as much as a judgement needs.
-#[cfg(feature = "tokio")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     pub function: Option<String>,
@@ -154,9 +210,13 @@ pub(crate) struct Named {
 }
 
 /// The functions of a stack. Ordinary code, on a thread of ours.
-#[cfg(feature = "tokio")]
 pub(crate) fn names(stack: &[usize]) -> Vec<Named> {
-    traceback(stack)
+    names_of(&traceback(stack))
+}
+
+/// The functions of a stack that has names.
+pub(crate) fn names_of(traceback: &Traceback) -> Vec<Named> {
+    traceback
         .all_frames()
         .iter()
         .map(|f| Named { function: f.function().map(str::to_owned), user: *f.owner() != Owner::Plumbing })

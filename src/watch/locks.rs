@@ -9,7 +9,6 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, PoisonError};
 
-#[cfg(feature = "tokio")]
 use super::warning::{Kind, Row, Warning};
 use super::{heap, switch};
 
@@ -26,6 +25,7 @@ impl Holder {
     }
 
     /// Thread id and place.
+    #[cfg(feature = "tokio")]
     pub(crate) fn now(&self) -> Option<(i32, &'static Location<'static>)> {
         let thread = self.thread.load(Acquire);
         // SAFETY: null or the address of a `&'static Location`, stored by `hold`.
@@ -119,7 +119,6 @@ fn forget(holder: &Holder, number: u64) {
 }
 
 /// The number of the lock that this thread took last: what it takes later has a higher one.
-#[cfg(feature = "tokio")]
 #[inline]
 pub(super) fn last() -> u64 {
     NUMBER.get()
@@ -127,7 +126,6 @@ pub(super) fn last() -> u64 {
 
 /// A poll that began when `before` was the last has ended without being done: a lock that it took and holds on to is held
 /// across an `.await`.
-#[cfg(feature = "tokio")]
 #[inline]
 pub(super) fn pending(before: u64, watched: &'static Location<'static>) {
     if NUMBER.get() != before {
@@ -135,7 +133,6 @@ pub(super) fn pending(before: u64, watched: &'static Location<'static>) {
     }
 }
 
-#[cfg(feature = "tokio")]
 #[cold]
 fn still_held(before: u64, watched: &'static Location<'static>) {
     let _ours = heap::ours();
@@ -149,9 +146,8 @@ fn still_held(before: u64, watched: &'static Location<'static>) {
     told.into_iter().for_each(super::reporter::tell);
 }
 
-#[cfg(feature = "tokio")]
 fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> Warning {
-    let who = match ::tokio::task::try_id() {
+    let who = match heap::this_task() {
         Some(id) => format!("task {id}"),
         None => "a watched future".into(),
     };

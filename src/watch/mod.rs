@@ -1,9 +1,9 @@
 //! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
 //!
-//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `panics` and
-//! `tokio::watchdog` gather facts; `judge` and `proof` decide; `warning` holds the report; `verdict` says whether it is told
+//! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `task`, `panics`,
+//! `tokio::watchdog` and `tokio::shutdown` gather facts; `judge`, `proof` and `destroyed` decide; `warning` holds the report; `verdict` says whether it is told
 //! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
-//! error waits in `errors`. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
+//! error waits in `errors`, what arises in a test in `trial`, and `tally` counts. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
 #[cfg(feature = "heap")]
 mod bound;
@@ -23,7 +23,6 @@ mod guard;
 #[cfg(feature = "heap")]
 mod heap;
 #[cfg(feature = "heap")]
-#[cfg_attr(not(feature = "tokio"), allow(dead_code))] // only futures are judged
 mod locks;
 #[cfg(feature = "heap")]
 mod reporter;
@@ -34,27 +33,41 @@ mod switch;
 #[cfg(feature = "heap")]
 pub mod sync;
 #[cfg(feature = "heap")]
+mod tally;
+#[cfg(feature = "heap")]
+mod trial;
+#[cfg(feature = "heap")]
 mod verdict;
 #[cfg(feature = "heap")]
 mod warning;
 #[cfg(feature = "heap")]
 pub mod warnings;
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 mod clock;
 #[cfg(feature = "tokio")]
+mod destroyed;
+#[cfg(feature = "heap")]
 mod judge;
 #[cfg(feature = "tokio")]
 pub(crate) mod panics;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 pub(crate) mod poll;
+#[cfg(feature = "tokio")]
+mod quit;
 #[cfg(feature = "tokio")]
 mod stuck;
 #[cfg(feature = "tokio")]
+mod task;
+#[cfg(feature = "heap")]
+pub mod tasks;
+#[cfg(feature = "tokio")]
 pub mod tokio;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
+mod units;
+#[cfg(feature = "heap")]
 mod unpolled;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 mod wrapped;
 
 #[cfg(feature = "heap")]
@@ -65,6 +78,8 @@ pub(crate) use reporter::errors_wait;
 #[cfg(feature = "heap")]
 pub use switch::{set_debug, set_slow_callback_duration};
 #[cfg(feature = "heap")]
+pub(crate) use tally::summary;
+#[cfg(feature = "heap")]
 pub(crate) use warning::Kind;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "heap")]
 pub use wrapped::{WatchExt, Watched, watched};

@@ -3,7 +3,8 @@
 //! The panic hook notes what panicked and arms its thread; the box that std makes for the payload right after it is watched;
 //! when it is freed, the task id of the freeing thread and the task's RUNNING bit tell whether anybody read it. Freed
 //! under the panicked task's own id with the bit clear: tokio dropped the output, nobody did. With the bit set it was caught
-//! inside the task; under another id or none, read elsewhere.
+//! inside the task; under another id or none, read elsewhere. What lies in its task's cell still when the program ends nobody
+//! read either.
 //!
 //! [`on_alloc`] and [`on_free`] run inside an allocation: a fixed list of atomics, no lock, no memory.
 
@@ -63,11 +64,14 @@ static DUE: AtomicUsize = AtomicUsize::new(0);
 
 /// What a report needs, gathered in the panic hook.
 struct Facts {
+    /// The process: a fork's child doesn't tell of its parent's.
+    process: u32,
     id: u64,
     message: String,
     stack: Vec<usize>,
     spawned: Option<Vec<usize>>,
     thread: String,
+    test: u64,
 }
 
 /// The thread has made a block of the size that it was armed for: the payload's box, if it is aligned so.
@@ -143,15 +147,15 @@ fn judge(place: &Place) {
 /// Chains our hook in front of what is there, once a process. Ordinary code.
 pub(crate) fn install() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    // Nothing to watch where our allocator isn't installed; and a hook can't be set while this thread panics.
-    if mode::mode() & mode::READY == 0 || std::thread::panicking() {
-        return;
+    if std::thread::panicking() {
+        return; // then no hook can be set
     }
     ONCE.call_once(|| {
         runtime::measure();
         let _ours = heap::ours();
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            runtime::panicked();
             let place = prepare(info);
             before(info);
             // Armed last: the next block of this size on this thread is the payload's box.
@@ -164,7 +168,8 @@ pub(crate) fn install() {
 
 fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
     let payload = info.payload();
-    if size_of_val(payload) == 0 {
+    // Nothing to watch where our allocator isn't installed.
+    if size_of_val(payload) == 0 || mode::mode() & mode::READY == 0 {
         return None;
     }
     let id = runtime::words::own_id();
@@ -192,11 +197,13 @@ fn prepare(info: &std::panic::PanicHookInfo<'_>) -> Option<&'static Place> {
         None => format!("{message:?}"),
     };
     let facts = Facts {
+        process: std::process::id(),
         id,
         message,
         stack: heap::stack_here(),
         spawned: heap::trace_of(cell),
         thread: format!("thread {}", std::thread::current().name().unwrap_or("without a name")),
+        test: super::trial::here(),
     };
     place.id.store(id, Relaxed);
     place.cell.store(cell, Relaxed);
@@ -222,7 +229,7 @@ fn arm(place: &'static Place, payload: &(dyn std::any::Any + Send)) {
 }
 
 /// The cell of the task that this thread polls: on its own stack, else among the recorded blocks.
-fn own_cell(id: u64) -> Option<usize> {
+pub(super) fn own_cell(id: u64) -> Option<usize> {
     let slot = heap::register_thread();
     let here = std::ptr::from_ref(&slot) as usize & !7;
     let (low, high) = (slot.stack_low.load(Relaxed), slot.stack_high.load(Relaxed));
@@ -275,15 +282,36 @@ pub(crate) fn take_caught() -> Vec<Warning> {
     LIST.iter().filter(mine).filter_map(|place| take(place, CAUGHT)).collect()
 }
 
+/// At exit: panics that lie in their tasks' cells still, since somebody forgot a `JoinHandle` or holds it to the end. Where
+/// that can't be told they aren't among them. Ordinary code.
+pub(crate) fn take_held() -> Vec<Warning> {
+    let held = |place: &&Place| {
+        let payload = place.payload.load(Relaxed);
+        place.state.load(Acquire) == WATCHED
+            && payload != 0
+            && runtime::holds_output(place.cell.load(Relaxed), place.id.load(Relaxed), payload) == Some(true)
+    };
+    let taken = LIST.iter().filter(held).filter_map(|place| {
+        place.state.compare_exchange(WATCHED, TAKEN, AcqRel, Relaxed).ok()?;
+        place.payload.store(0, Relaxed);
+        let facts = facts(place);
+        OPEN.fetch_sub(1, AcqRel);
+        place.state.store(FREE, Release);
+        facts.filter(|facts| facts.process == std::process::id()).map(|facts| words(*facts, true))
+    });
+    taken.collect()
+}
+
 /// The warning of a place in this state, which is free afterwards.
 fn take(place: &Place, state: u32) -> Option<Warning> {
     place.state.compare_exchange(state, TAKEN, AcqRel, Relaxed).ok()?;
     let facts = facts(place);
     place.state.store(FREE, Release);
-    facts.map(|facts| words(*facts))
+    facts.map(|facts| words(*facts, false))
 }
 
-fn words(facts: Facts) -> Warning {
+/// `held`: its handle is held by somebody while the program ends.
+fn words(facts: Facts, held: bool) -> Warning {
     let mut rows = vec![Row::stack("panicked", facts.stack).noted(facts.thread)];
     let mut help = "await its `JoinHandle`, or look into the `JoinError`".to_string();
     match facts.spawned {
@@ -291,8 +319,9 @@ fn words(facts: Facts) -> Warning {
         None => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
     }
     rows.push(Row::words("help", help));
-    let sentence = format!("task {} panicked and nobody read it: {}", facts.id, facts.message);
-    Warning::new(Kind::TaskError, sentence, rows)
+    let until = if held { " before the program ended" } else { "" };
+    let sentence = format!("task {} panicked and nobody read it{until}: {}", facts.id, facts.message);
+    Warning::new(Kind::TaskError, sentence, rows).of_test(facts.test)
 }
 
 #[cfg(test)]
@@ -302,16 +331,19 @@ mod tests {
     #[test]
     fn an_unread_panic_is_told_with_its_message_and_where_it_was_spawned() {
         let facts = |spawned| Facts {
+            process: 1,
             id: 9,
             message: "\"boom\" at src/a.rs:3".into(),
             stack: vec![1],
             spawned,
             thread: "thread w".into(),
+            test: 0,
         };
-        let w = words(facts(None));
+        let w = words(facts(None), false);
         assert_eq!(w.sentence, "task 9 panicked and nobody read it: \"boom\" at src/a.rs:3");
         assert!(w.rows.last().unwrap().words.as_deref().unwrap().contains("TRACEMALLOC=5"));
-        let w = words(facts(Some(vec![2])));
+        let w = words(facts(Some(vec![2])), true);
         assert_eq!(w.rows[1].label, "spawned");
+        assert!(w.sentence.starts_with("task 9 panicked and nobody read it before the program ended: "));
     }
 }

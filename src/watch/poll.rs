@@ -9,9 +9,12 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use super::judge::{PollFacts, SlowCallback};
+use super::tasks::registry::Place;
+#[cfg(feature = "tokio")]
+use super::tokio as runtime;
 use super::verdict::Case;
 use super::warning::{Kind, Row, Warning};
-use super::{clock, heap, reporter, switch, tokio as runtime};
+use super::{clock, heap, reporter, switch, units};
 use crate::thread::Slot;
 
 /// Part of a thread's slot. One writer, the thread, except `case` and `waited`, which the watchdog sets for the poll that it saw.
@@ -31,6 +34,14 @@ pub(crate) struct Published {
     waited: AtomicU64,
     /// Ticks of polls that ended inside the present one and were told.
     told: AtomicU64,
+    /// Its place in the registry of tasks; 0: none.
+    place: AtomicUsize,
+    /// That of the outermost wrapped poll of the thread.
+    outermost: AtomicUsize,
+    /// The test that the thread works for, by its number; 0: none.
+    test: AtomicU64,
+    /// Not 0: the thread does work of ours that the program asked for, inside of the poll.
+    ours: AtomicUsize,
 }
 
 impl Published {
@@ -43,18 +54,25 @@ impl Published {
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            place: AtomicUsize::new(0),
+            outermost: AtomicUsize::new(0),
+            test: AtomicU64::new(0),
+            ours: AtomicUsize::new(0),
         }
     }
 }
 
 /// A wrapped poll as the watchdog sees it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub(crate) struct Current {
     /// When it began: which poll it is.
     pub since: u64,
     pub ticks: u64,
     pub allocated: i64,
+    /// 0 for the root future, whose waker is no task's.
     pub waker: usize,
+    /// Nothing for the root future.
     pub made: Option<&'static Location<'static>>,
 }
 
@@ -62,20 +80,43 @@ impl Published {
     /// The thread is no more: it is in no poll.
     pub(crate) fn forget(&self) {
         self.since.store(0, Relaxed);
+        self.place.store(0, Relaxed);
+        self.outermost.store(0, Relaxed);
+        self.test.store(0, Relaxed);
+        self.ours.store(0, Relaxed);
+    }
+
+    /// Whether the thread does work of ours inside of its poll. Any thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.ours.load(Acquire) != 0
+    }
+
+    /// The test that the thread works for. Any thread.
+    pub(crate) fn test(&self) -> u64 {
+        self.test.load(Relaxed)
+    }
+
+    /// The thread's own.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn set_test(&self, number: u64) {
+        self.test.store(number, Relaxed);
     }
 
     /// The poll that the thread is in, if any. Any thread.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(crate) fn current(&self) -> Option<Current> {
         let since = self.since.load(Acquire);
         if since == 0 {
             return None;
         }
-        let made = self.made.load(Relaxed) as *const Location<'static>;
+        let root = as_place(self.place.load(Relaxed)).is_some_and(Place::is_root);
+        let made = if root { std::ptr::null() } else { self.made.load(Relaxed) as *const Location<'static> };
         let current = Current {
             since,
             ticks: clock::ticks().saturating_sub(since),
             allocated: self.allocated.load(Relaxed),
-            waker: self.waker.load(Relaxed),
+            waker: if root { 0 } else { self.waker.load(Relaxed) },
             // SAFETY: null or the address of a `&'static Location`, written by `enter`.
             made: unsafe { made.as_ref() },
         };
@@ -83,11 +124,13 @@ impl Published {
     }
 
     /// Whether the thread is still in the poll that began then.
+    #[cfg(feature = "tokio")]
     pub(crate) fn still(&self, since: u64) -> bool {
         self.since.load(Acquire) == since
     }
 
     /// Notes what the watchdog saw of a poll: the first delay wins.
+    #[cfg(feature = "tokio")]
     pub(crate) fn note_wait(&self, wait: Duration) -> Duration {
         let nanos = (wait.as_nanos() as u64).wrapping_add(1);
         match self.waited.compare_exchange(0, nanos, Relaxed, Relaxed) {
@@ -96,6 +139,7 @@ impl Published {
         }
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn note_case(&self, case: u64) {
         self.case.store(case, Relaxed);
     }
@@ -107,11 +151,18 @@ pub(crate) struct Entered {
     since: u64,
     /// The poll around this one on the same thread.
     outer: (u64, i64, usize, usize, u64, u64, u64),
+    place: Option<&'static Place>,
+    /// The registered polls around this one: the next, and the outermost.
+    around: (usize, usize),
 }
 
 /// Begins a poll. Only while async debug is on.
 #[inline]
-pub(crate) fn enter(made: &'static Location<'static>, waker: *const ()) -> Option<Entered> {
+pub(crate) fn enter(
+    made: &'static Location<'static>,
+    waker: *const (),
+    place: Option<&'static Place>,
+) -> Option<Entered> {
     let slot = heap::register_thread();
     if slot.shared {
         return None;
@@ -126,6 +177,7 @@ pub(crate) fn enter(made: &'static Location<'static>, waker: *const ()) -> Optio
         p.waited.load(Relaxed),
         p.told.load(Relaxed),
     );
+    let around = (p.place.load(Relaxed), p.outermost.load(Relaxed));
     p.since.store(0, Release);
     p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
     p.waker.store(waker as usize, Relaxed);
@@ -134,8 +186,63 @@ pub(crate) fn enter(made: &'static Location<'static>, waker: *const ()) -> Optio
     p.waited.store(0, Relaxed);
     p.told.store(0, Relaxed);
     let since = clock::ticks();
+    if let Some(place) = place {
+        place.begins(since, waker as usize, as_place(around.0));
+        p.place.store(std::ptr::from_ref(place) as usize, Relaxed);
+        if around.1 == 0 {
+            p.outermost.store(std::ptr::from_ref(place) as usize, Relaxed);
+        }
+    }
     p.since.store(since, Release);
-    Some(Entered { slot, since, outer })
+    Some(Entered { slot, since, outer, place, around })
+}
+
+/// Work of ours on a thread of the program's, such as finding names for a list that is shown: while this lives it isn't the
+/// poll's time.
+pub(crate) struct OurTime {
+    slot: &'static Slot,
+    begun: u64,
+}
+
+/// Begins work of ours.
+pub(crate) fn our_time() -> Option<OurTime> {
+    let slot = heap::register_thread();
+    if slot.shared {
+        return None;
+    }
+    slot.poll.ours.store(slot.poll.ours.load(Relaxed).wrapping_add(1), Release);
+    Some(OurTime { slot, begun: clock::ticks() })
+}
+
+impl Drop for OurTime {
+    fn drop(&mut self) {
+        let p = &self.slot.poll;
+        let around = p.ours.load(Relaxed).wrapping_sub(1);
+        if around == 0 {
+            let passed = clock::ticks().saturating_sub(self.begun);
+            p.told.store(p.told.load(Relaxed).wrapping_add(passed), Relaxed);
+            let since = p.since.load(Relaxed);
+            if since != 0 {
+                // For the watchdog the poll begins so much later.
+                p.since.store(since.wrapping_add(passed), Release);
+            }
+        }
+        p.ours.store(around, Release);
+    }
+}
+
+fn as_place(address: usize) -> Option<&'static Place> {
+    // SAFETY: 0, or the address of a place, which is never given back, written by `enter`.
+    unsafe { (address as *const Place).as_ref() }
+}
+
+/// The outermost registered poll that this thread is in.
+pub(crate) fn outermost() -> Option<&'static Place> {
+    let slot = heap::register_thread();
+    if slot.shared {
+        return None;
+    }
+    as_place(slot.poll.outermost.load(Relaxed))
 }
 
 impl Drop for Entered {
@@ -143,11 +250,16 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let passed = clock::ticks().saturating_sub(self.since);
         let p = &self.slot.poll;
+        if let Some(place) = self.place {
+            place.ended(passed);
+        }
         let mut told = p.told.load(Relaxed);
         if !clock::quick(passed.saturating_sub(told)) && slow(self.slot, passed.saturating_sub(told)) {
             told = passed;
         }
         p.since.store(0, Release);
+        p.place.store(self.around.0, Relaxed);
+        p.outermost.store(self.around.1, Relaxed);
         let (since, allocated, waker, made, case, waited, outer_told) = self.outer;
         p.allocated.store(allocated, Relaxed);
         p.waker.store(waker, Relaxed);
@@ -169,30 +281,38 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     clock::limit_changed(limit);
     let waited = match p.waited.load(Relaxed) {
         0 => Duration::ZERO,
+        #[cfg(feature = "tokio")]
         first => runtime::cpu::waited(heap::thread_id())
             .unwrap_or_default()
             .saturating_sub(Duration::from_nanos(first - 1)),
+        // Nobody watches.
+        #[cfg(not(feature = "tokio"))]
+        _ => Duration::ZERO,
     };
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return false };
     let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let made = p.made.load(Relaxed) as *const Location<'static>;
     let case = p.case.load(Relaxed);
-    let spawned = heap::trace_of(p.waker.load(Relaxed));
+    let root = as_place(p.place.load(Relaxed)).is_some_and(Place::is_root);
+    let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
     let _ours = heap::ours();
     // SAFETY: as in `current`.
     let made = unsafe { made.as_ref() };
-    let who = match ::tokio::task::try_id() {
+    let who = match heap::this_task() {
         Some(id) => format!("task {id}"),
+        None if root => "the root future".into(),
         None => "a watched future".into(),
     };
-    reporter::tell(ended(&who, verdict, limit, bytes, made, spawned, case));
+    reporter::tell(ended(&who, root, verdict, limit, bytes, made, spawned, case));
     true
 }
 
 /// The report of a wrapped poll that has ended: exact.
+#[allow(clippy::too_many_arguments)]
 fn ended(
     who: &str,
+    root: bool,
     verdict: SlowCallback,
     limit: Duration,
     bytes: i64,
@@ -200,12 +320,12 @@ fn ended(
     spawned: Option<Vec<usize>>,
     case: u64,
 ) -> Warning {
-    let number = if case == 0 { runtime::next_case() } else { case };
+    let number = if case == 0 { units::next_case() } else { case };
     let mut sentence = format!(
         "one poll of {who} took {}, limit {}; it allocated {} (#{number})",
-        runtime::words_of_time(verdict.took),
-        runtime::words_of_time(limit),
-        runtime::words_of_bytes(bytes),
+        units::words_of_time(verdict.took),
+        units::words_of_time(limit),
+        units::words_of_bytes(bytes),
     );
     if case != 0 {
         sentence.push_str(": ended");
@@ -214,9 +334,10 @@ fn ended(
     // What was told while it was stuck has its places already.
     if case == 0 {
         if let Some(made) = made {
-            rows.push(Row::place("watched", made));
+            rows.push(Row::place(if root { "run" } else { "watched" }, made));
         }
         match spawned {
+            None if root => {}
             Some(stack) => rows.push(Row::stack("spawned", stack)),
             None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
         }
@@ -234,7 +355,7 @@ mod tests {
     #[test]
     fn an_ended_poll_keeps_the_number_under_which_it_was_told_while_stuck() {
         let verdict = SlowCallback { took: Duration::from_millis(151) };
-        let w = ended("task 3", verdict, Duration::from_millis(100), 2048, None, None, 7);
+        let w = ended("task 3", false, verdict, Duration::from_millis(100), 2048, None, None, 7);
         assert_eq!(
             w.sentence,
             "one poll of task 3 took 151 ms, limit 100 ms; it allocated 2.0 KiB (#7): ended"

@@ -3,9 +3,7 @@
 //! Made when there is something to say, from ordinary code; after a fork made again. At exit what is under way is finished,
 //! for at most two seconds. [`poke`] alone is called inside an allocation.
 
-use std::cell::UnsafeCell;
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::sync::atomic::{
     AtomicPtr, AtomicUsize,
     Ordering::{AcqRel, Acquire},
@@ -14,11 +12,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sites::Sites;
+use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
-use super::{catching, filter, filters, heap, warnings};
+use super::{catching, filter, filters, heap, tally, trial, warnings};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
 use crate::report::sink;
+use crate::sys::{self, Bell};
 use crate::trace::frame::Traceback;
 
 /// Something that may turn out to be a report once names are known.
@@ -31,34 +31,21 @@ struct Reporter {
     sites: Sites,
     /// Jobs that aren't done.
     open: AtomicUsize,
-    bell: UnsafeCell<libc::sem_t>,
-    has_bell: bool,
+    bell: Bell,
 }
-
-// SAFETY: a semaphore is made to be used from several threads by its address, which never moves: a `Reporter` is leaked.
-unsafe impl Sync for Reporter {}
-// SAFETY: as above; nothing in it belongs to a thread.
-unsafe impl Send for Reporter {}
 
 static CURRENT: AtomicPtr<Reporter> = AtomicPtr::new(std::ptr::null_mut());
 
 /// A thread of ours: all signals blocked from its first instruction on, its blocks marked as our own.
 pub(crate) fn spawn_ours(name: &str, body: impl FnOnce() + Send + 'static) -> bool {
     let _ours = heap::ours();
-    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
-    let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: valid buffers of the right type; the mask is put back below, and a new thread inherits it.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-    }
-    let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+    let builder = std::thread::Builder::new().name(name.into());
+    let body = move || {
         let _ours = heap::ours();
         body();
-    });
-    // SAFETY: `before` was filled by the call above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    thread.is_ok()
+    };
+    // A new thread inherits the mask.
+    sys::without_signals(|| builder.spawn(body)).is_ok()
 }
 
 /// The reporter of this process, if it was made.
@@ -68,7 +55,7 @@ fn ours() -> Option<&'static Reporter> {
 
 fn if_ours(seen: *mut Reporter) -> Option<&'static Reporter> {
     // SAFETY: null or published, and a published reporter is leaked, so it lives for ever.
-    unsafe { seen.as_ref() }.filter(|reporter| reporter.pid == std::process::id())
+    unsafe { seen.as_ref() }.filter(|reporter| reporter.pid == sys::process_id())
 }
 
 /// The reporter of this process, with its thread. Ordinary code.
@@ -77,19 +64,14 @@ fn reporter() -> Option<&'static Reporter> {
     if let Some(reporter) = if_ours(seen) {
         return Some(reporter);
     }
-    let pid = std::process::id();
+    let pid = sys::process_id();
     let _ours = heap::ours();
-    let mut bell = MaybeUninit::<libc::sem_t>::zeroed();
-    // SAFETY: initialises a semaphore for this process in a valid buffer; it isn't waited on before it has its last place.
-    let has_bell = unsafe { libc::sem_init(bell.as_mut_ptr(), 0, 0) } == 0;
     let fresh = Box::into_raw(Box::new(Reporter {
         pid,
         queue: Mutex::new(VecDeque::new()),
         sites: Sites::new(&TOLD),
         open: AtomicUsize::new(0),
-        // SAFETY: all zeroes or initialised above: either is a valid value of the plain struct.
-        bell: UnsafeCell::new(unsafe { bell.assume_init() }),
-        has_bell,
+        bell: Bell::new(), // used only where it stays: a reporter is leaked
     }));
     if CURRENT.compare_exchange(seen, fresh, AcqRel, Acquire).is_err() {
         // SAFETY: ours was never published.
@@ -100,10 +82,15 @@ fn reporter() -> Option<&'static Reporter> {
     let r: &'static Reporter = unsafe { &*fresh };
     if seen.is_null() {
         extern "C" fn at_exit() {
+            #[cfg(feature = "tokio")]
+            {
+                super::destroyed::end();
+                super::panics::take_held().into_iter().for_each(tell_of_others);
+                super::tokio::end_fallible();
+            }
             flush(Duration::from_secs(2));
         }
-        // SAFETY: the function lives as long as the program; a cdylib that holds us is pinned.
-        unsafe { libc::atexit(at_exit) };
+        sys::at_exit(at_exit);
     }
     if !spawn_ours("birthmark-say", move || r.run()) {
         // No thread to be had: jobs are done by whoever brings them.
@@ -113,26 +100,20 @@ fn reporter() -> Option<&'static Reporter> {
 }
 
 impl Reporter {
-    fn ring(&self) {
-        if self.has_bell {
-            // SAFETY: initialised, at its last place; `sem_post` may be called anywhere, in a signal handler too.
-            unsafe { libc::sem_post(self.bell.get()) };
-        }
-    }
-
     fn run(&self) {
         loop {
-            if self.has_bell {
-                // SAFETY: as in `ring`.
-                unsafe { libc::sem_wait(self.bell.get()) };
-            } else {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.bell.wait();
             self.work();
         }
     }
 
     fn work(&self) {
+        #[cfg(feature = "tokio")]
+        if super::quit::is_asked() {
+            self.open.fetch_add(1, AcqRel); // `flush` waits for it
+            super::quit::answer();
+            self.open.fetch_sub(1, AcqRel);
+        }
         #[cfg(feature = "tokio")]
         if super::panics::any_due() {
             self.open.fetch_add(1, AcqRel); // `flush` waits for it
@@ -172,7 +153,7 @@ pub(crate) fn later(job: Job) {
         Some(r) => {
             r.open.fetch_add(1, AcqRel);
             r.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
-            r.ring();
+            r.bell.ring();
         }
         None => finish(job),
     }
@@ -211,7 +192,7 @@ pub(crate) fn stand_by() {
 pub(crate) fn poke() {
     // SAFETY: a published reporter lives for ever.
     if let Some(r) = unsafe { CURRENT.load(Acquire).as_ref() } {
-        crate::sys::keep_errno(|| r.ring());
+        sys::keep_errno(|| r.bell.ring());
     }
 }
 
@@ -229,7 +210,7 @@ pub(crate) fn flush(limit: Duration) {
         r.open.load(Acquire) != 0
     };
     while open() && Instant::now() < end {
-        r.ring();
+        r.bell.ring();
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -237,13 +218,18 @@ pub(crate) fn flush(limit: Duration) {
 /// Writes one report, unless the same was told before.
 fn write(warning: &Warning) {
     let name = || report(warning, &heap::traceback);
-    let told = match ours() {
+    let (verdict, told) = match ours() {
         Some(reporter) => {
             let filters = |seen: &filter::Seen<'_>| filter::action(filters::all(), seen);
             reporter.sites.judge(warning, &filters, &name)
         }
-        None => Some(name()),
+        None => (Verdict::Tell, Some(name())),
     };
+    if verdict != Verdict::Drop && !matches!(warning.case, Case::Ends(_)) {
+        tally::note(warning.kind);
+        let report = || told.clone().unwrap_or_else(name);
+        trial::hear(warning.test, || warnings::Warning::new(warning.kind, report()));
+    }
     if let Some(report) = told {
         sink::deliver(&report);
     }
@@ -269,6 +255,9 @@ pub(super) fn report(warning: &Warning, name: &dyn Fn(&[usize]) -> Traceback) ->
                 behind,
             });
         }
+    }
+    if let Some(name) = trial::name(warning.test) {
+        report = report.row("test", name);
     }
     for text in help {
         report.help(text);

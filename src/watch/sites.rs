@@ -53,14 +53,14 @@ impl Sites {
         self.with(|known| known.untold.insert(case));
     }
 
-    /// What becomes of a warning: its report, where it is told. `filters` says what they make of it. `name` makes the report,
+    /// What becomes of a warning, and its report, where it is told. `filters` says what they make of it. `name` makes the report,
     /// which takes a while: a repetition of the very same stacks needs none.
     pub(super) fn judge(
         &self,
         warning: &Warning,
         filters: &dyn Fn(&Seen<'_>) -> Action,
         name: &dyn Fn() -> Report,
-    ) -> Option<Report> {
+    ) -> (Verdict, Option<Report>) {
         let coming = Coming {
             level: warning.kind.level(),
             action: Action::Default,
@@ -75,7 +75,8 @@ impl Sites {
             every: warning.every,
         };
         if coming.follows {
-            return (verdict(&coming) == Verdict::Tell).then(name);
+            let verdict = verdict(&coming);
+            return (verdict, (verdict == Verdict::Tell).then(name));
         }
         let stacks = stacks_key(warning);
         let mut report = None;
@@ -114,9 +115,9 @@ impl Sites {
             (Verdict::Tell, Action::Error) => {
                 let report = report();
                 self.errors.add(key, || warnings::Warning::new(warning.kind, report.clone()));
-                return Some(report);
+                return (verdict, Some(report));
             }
-            (Verdict::Tell, _) => return Some(report()),
+            (Verdict::Tell, _) => return (verdict, Some(report())),
             (Verdict::Count, Action::Error) => {
                 self.errors.add(key, || warnings::Warning::new(warning.kind, report()));
             }
@@ -125,14 +126,14 @@ impl Sites {
         if let Case::Begins(case) = warning.case {
             self.untold(case);
         }
-        None
+        (verdict, None)
     }
 }
 
 /// Kind, addresses of all stacks, and places given in words.
 fn stacks_key(warning: &Warning) -> u64 {
     let rows = warning.rows.iter().flat_map(|row| {
-        let words = if row.is_place { row.words.as_deref().unwrap_or("") } else { "" };
+        let words = row.place.as_deref().unwrap_or("");
         let ends = [u64::MAX, row.stack.len() as u64];
         let stack = row.stack.iter().map(|address| *address as u64);
         words.bytes().map(u64::from).chain(ends).chain(stack)
@@ -144,9 +145,8 @@ fn stacks_key(warning: &Warning) -> u64 {
 fn site(report: &Report, warning: &Warning) -> String {
     let mut text = String::from(warning.kind.name());
     let mut separator = ": ";
-    for row in &warning.rows {
-        let place = if row.is_place { row.words.clone() } else { lead(report, row.label) };
-        if let Some(place) = place {
+    for (row, stack) in placed(report, warning) {
+        if let Some(place) = row.place.clone().or_else(|| lead(stack?)) {
             text += &format!("{separator}{} {place}", row.label);
             separator = ", ";
         }
@@ -154,17 +154,24 @@ fn site(report: &Report, warning: &Warning) -> String {
     text
 }
 
-/// The stack under this label.
-fn traceback<'r>(report: &'r Report, label: &str) -> Option<&'r Traceback> {
-    report.rows.iter().find_map(|row| match row {
-        record::Row::Stack(stack) if stack.label == label => Some(&stack.traceback),
+/// The rows, each with its stack where it has one.
+fn placed<'a>(
+    report: &'a Report,
+    warning: &'a Warning,
+) -> impl Iterator<Item = (&'a Row, Option<&'a Traceback>)> {
+    let stacks = report.rows.iter().filter_map(|row| match row {
+        record::Row::Stack(stack) => Some(stack),
         _ => None,
+    });
+    let mut stacks = stacks.peekable();
+    warning.rows.iter().map(move |row| {
+        let own = if row.stack.is_empty() { None } else { stacks.next_if(|stack| stack.label == row.label) };
+        (row, own.map(|stack| &stack.traceback))
     })
 }
 
-/// Where the stack under this label leads.
-fn lead(report: &Report, label: &str) -> Option<String> {
-    let traceback = traceback(report, label)?;
+/// Where a stack leads.
+fn lead(traceback: &Traceback) -> Option<String> {
     traceback.all_frames().first()?;
     let lead = traceback.lead();
     Some(match lead.function() {
@@ -176,18 +183,18 @@ fn lead(report: &Report, label: &str) -> Option<String> {
 
 /// The site as filters see it.
 fn places(report: &Report, warning: &Warning) -> Vec<Place> {
-    let place = |row: &Row| {
+    let place = |(row, stack): (&Row, Option<&Traceback>)| {
         let is_origin = ["allocated", "spawned", "created", "watched", "made", "locked"].contains(&row.label);
-        if row.is_place {
-            let (_, line) = row.words.as_deref()?.rsplit_once(':')?;
+        if let Some(place) = &row.place {
+            let (_, line) = place.rsplit_once(':')?;
             return Some(Place { function: String::new(), line: line.parse().unwrap_or(0), is_origin });
         }
-        let traceback = traceback(report, row.label)?;
+        let traceback = stack?;
         let lead = traceback.lead();
         let whole = path_of(traceback, lead).unwrap_or_default().to_owned();
         Some(Place { function: whole, line: lead.line(), is_origin })
     };
-    warning.rows.iter().filter_map(place).collect()
+    placed(report, warning).filter_map(place).collect()
 }
 
 /// The path of the leading function. Under `line-tables-only` an inlined one is known by its last part alone: then that of
@@ -243,7 +250,7 @@ mod tests {
     }
 
     fn under(sites: &Sites, action: Action, warning: &Warning, line: u32) -> Option<Report> {
-        sites.judge(warning, &|_| action, &|| named(warning, line))
+        sites.judge(warning, &|_| action, &|| named(warning, line)).1
     }
 
     fn told(sites: &Sites, warning: &Warning, line: u32) -> bool {
@@ -273,7 +280,7 @@ mod tests {
         let sites = sites();
         let lost = warning(Kind::ResourceWarning, 21);
         assert!(told(&sites, &lost, 11));
-        assert!(sites.judge(&lost, &|_| Action::Default, &|| panic!("named again")).is_none());
+        assert!(sites.judge(&lost, &|_| Action::Default, &|| panic!("named again")).1.is_none());
     }
 
     #[test]
@@ -313,7 +320,7 @@ mod tests {
                 assert_eq!(seen.places, std::slice::from_ref(&place));
                 Action::Ignore
             };
-            assert!(sites.judge(&lost, &filters, &|| named(&lost, 41)).is_none());
+            assert!(sites.judge(&lost, &filters, &|| named(&lost, 41)).1.is_none());
         }
         sites.told.each(&mut |name, _| panic!("{name} was counted"));
     }

@@ -44,8 +44,14 @@ fn nanos(d: Duration) -> u64 {
 
 fn changed(on: bool) {
     heap::count_threads(on);
-    #[cfg(feature = "tokio")]
-    if on { super::tokio::switched_on() } else { super::unpolled::switched_off() }
+    if on {
+        #[cfg(feature = "tokio")]
+        super::tokio::switched_on();
+    } else {
+        super::unpolled::switched_off();
+        #[cfg(feature = "tokio")]
+        super::quit::switched_off();
+    }
 }
 
 /// Switches the async diagnostics on or off, as asyncio's debug mode: slow callbacks and resource warnings. The debug heap
@@ -74,12 +80,10 @@ pub fn set_debug(on: bool) {
 pub fn set_slow_callback_duration(limit: Duration) {
     on();
     LIMIT.store(nanos(limit), Release);
-    #[cfg(feature = "tokio")]
     super::clock::limit_changed(limit);
 }
 
 /// How long a poll may take.
-#[cfg(feature = "tokio")]
 pub(crate) fn limit() -> Duration {
     Duration::from_nanos(LIMIT.load(Acquire))
 }

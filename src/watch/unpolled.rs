@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::heap::{self, Named};
 use super::warning::{Kind, Row, Warning};
-use super::{reporter, switch};
+use super::{reporter, switch, trial};
 
 /// How often async debug was switched off: a future of before isn't judged, since its polls meanwhile weren't seen.
 static SWITCHED_OFF: AtomicU32 = AtomicU32::new(0);
@@ -60,9 +60,9 @@ fn dropped(facts: &Facts) {
     let created = heap::trace_of(std::ptr::from_ref(facts) as usize);
     let _ours = heap::ours();
     let (made, name, thread) = (facts.made, facts.name, heap::this_thread());
-    let stack = heap::stack_here();
+    let (stack, test) = (heap::stack_here(), trial::here());
     reporter::later(Box::new(move || {
-        is_forgotten(&heap::names(&stack)).then(|| words(made, name, created, stack, thread))
+        is_forgotten(&heap::names(&stack)).then(|| words(made, name, created, stack, thread).of_test(test))
     }));
 }
 

@@ -21,11 +21,15 @@ pub enum Kind {
     WrongThread,
     /// `lock-across-await`: a lock of std was held while its task waited.
     LockAcrossAwait,
+    /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
+    TaskDestroyed,
+    /// `task-leak`: a task went on after the test that spawned it.
+    TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -33,6 +37,8 @@ impl Kind {
         Self::NeverAwaited,
         Self::WrongThread,
         Self::LockAcrossAwait,
+        Self::TaskDestroyed,
+        Self::TaskLeak,
     ];
 
     /// As reports and filters write it: `resource-warning`.
@@ -45,6 +51,8 @@ impl Kind {
             Self::NeverAwaited => "never-awaited",
             Self::WrongThread => "wrong-thread",
             Self::LockAcrossAwait => "lock-across-await",
+            Self::TaskDestroyed => "task-destroyed",
+            Self::TaskLeak => "task-leak",
         }
     }
 
@@ -67,8 +75,8 @@ pub(crate) struct Row {
     pub stack: Vec<usize>,
     /// Stands beside the stack's first line.
     pub note: Option<String>,
-    /// The words are a place in the program, by which a warning is known again; a stack always is.
-    pub is_place: bool,
+    /// The place in the program that the words tell, by which a warning is known again; a stack always is one.
+    pub place: Option<String>,
 }
 
 impl Row {
@@ -77,7 +85,7 @@ impl Row {
     }
     pub(crate) fn place(label: &'static str, place: &std::panic::Location<'_>) -> Self {
         let words = format!("{}:{}", place.file(), place.line());
-        Self { is_place: true, ..Self::words(label, words) }
+        Self { place: Some(words.clone()), ..Self::words(label, words) }
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }
@@ -98,14 +106,20 @@ pub(crate) struct Warning {
     pub case: Case,
     /// Each was asked for: told however often it came.
     pub every: bool,
+    /// The test in which it arose, by its number; 0: none.
+    pub test: u64,
 }
 
 impl Warning {
     pub(crate) fn new(kind: Kind, sentence: String, rows: Vec<Row>) -> Self {
-        Self { kind, sentence, rows, case: Case::Whole, every: false }
+        Self { kind, sentence, rows, case: Case::Whole, every: false, test: super::trial::here() }
     }
 
-    #[cfg(feature = "tokio")]
+    /// For one that is put into words on another thread than the one on which it arose.
+    pub(crate) fn of_test(self, test: u64) -> Self {
+        Self { test, ..self }
+    }
+
     pub(crate) fn of_case(self, case: Case) -> Self {
         Self { case, ..self }
     }

@@ -155,7 +155,7 @@ pub fn filter(filter: impl Into<Filter>) {
 ///
 /// Caught are resource warnings of what is dropped on this thread and, with the feature `tokio`, panics of tasks of which it
 /// drops the output unread. Not caught are `slow-callback` and `worker-busy`, which the watchdog finds while a poll lasts,
-/// and what arises on other threads, workers of a runtime too: those are told as ever. When `f` panics, what was caught is
+/// `task-destroyed` of a runtime's end, and what arises on other threads, workers of a runtime too: those are told as ever. When `f` panics, what was caught is
 /// told.
 ///
 /// ```

@@ -3,8 +3,15 @@
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
+#[cfg(feature = "tokio")]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "tokio")]
+use super::task::{Task, Tasked};
+use super::tasks::registry::Registered;
+#[cfg(feature = "tokio")]
+use super::tasks::registry::{Role, Ticket};
 use super::unpolled::Unpolled;
 use super::{locks, poll, switch};
 
@@ -17,6 +24,11 @@ pub struct Watched<F> {
     /// Dropped before the future.
     unpolled: Unpolled,
     future: F,
+    /// Dropped after the future.
+    #[cfg(feature = "tokio")]
+    task: Tasked,
+    /// Dropped after the future, which is a row in the list of tasks until then.
+    registered: Registered,
 }
 
 /// Watches the polls of `future`: one that takes longer than [`crate::set_slow_callback_duration`] says is told as a
@@ -36,19 +48,89 @@ pub struct Watched<F> {
 pub fn watched<F: Future>(future: F) -> Watched<F> {
     let made = Location::caller();
     let mut unpolled = Unpolled::default();
-    if switch::on() {
+    let registered = if switch::on() {
+        #[cfg(feature = "tokio")]
         super::tokio::wrapped();
+        #[cfg(not(feature = "tokio"))]
+        super::clock::begin();
         unpolled = Unpolled::new(made, std::any::type_name::<F>());
+        Registered::new::<F>(made)
+    } else {
+        Registered::unseen()
+    };
+    Watched {
+        made,
+        unpolled,
+        future,
+        #[cfg(feature = "tokio")]
+        task: Tasked::default(),
+        registered,
     }
-    Watched { made, unpolled, future }
 }
 
-/// As [`watched`], for a task: one that is aborted or shut down before its first poll isn't forgotten.
+/// As [`watched`], for a task or a root future, and what is kept of a task while async debug is on: one that is aborted or shut
+/// down before its first poll isn't forgotten.
+#[cfg(feature = "tokio")]
 #[track_caller]
-pub(crate) fn for_a_task<F: Future>(future: F) -> Watched<F> {
-    let mut watched = watched(future);
-    watched.unpolled.settle();
-    watched
+pub(crate) fn for_a_task<F: Future>(future: F, role: Role) -> (Watched<F>, Option<Arc<Task>>) {
+    let made = Location::caller();
+    let mut task = Tasked::default();
+    let registered = if switch::on() {
+        super::tokio::wrapped();
+        if role == Role::Task {
+            task = Tasked::new(made, std::any::type_name::<F>());
+        }
+        Registered::new::<F>(made)
+    } else {
+        Registered::unseen()
+    };
+    registered.set_role(role);
+    let known = task.task();
+    (Watched { made, unpolled: Unpolled::default(), future, task, registered }, known)
+}
+
+#[cfg(feature = "tokio")]
+impl<F> Watched<F> {
+    /// The task that polls this future may be dropped when its runtime ends, as Python's daemon threads: it isn't told as
+    /// `task-destroyed`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # birthmark::tokio::run(true, async {
+    /// tokio::spawn(
+    ///     birthmark::watched(async {
+    ///         loop {
+    ///             tokio::time::sleep(Duration::from_secs(60)).await; // nothing is lost when it ends
+    ///         }
+    ///     })
+    ///     .daemon(),
+    /// );
+    /// # });
+    /// ```
+    pub fn daemon(mut self) -> Self {
+        self.task.daemon(self.made, std::any::type_name::<F>());
+        self
+    }
+
+    /// This future must run to its end: whenever it is dropped before, by an abort, a time-out or a lost `select!` too, that
+    /// is told as `task-destroyed`, with the place that dropped it. A panic isn't: it is the news itself.
+    ///
+    /// ```
+    /// # async fn pay() {}
+    /// # async fn f() {
+    /// birthmark::watched(pay()).must_complete().await;
+    /// # }
+    /// ```
+    pub fn must_complete(mut self) -> Self {
+        self.unpolled.settle();
+        self.task.must_complete(self.made, std::any::type_name::<F>());
+        self
+    }
+
+    /// By which its task can be told to the list of tasks before it is polled.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.registered.ticket()
+    }
 }
 
 /// `.watched()` for every future.
@@ -77,21 +159,43 @@ impl<F: Future> Future for Watched<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let made = self.made;
         // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own on
-        // the whole; `unpolled` isn't pinned with it.
-        let (unpolled, future) = unsafe {
+        // the whole; `unpolled`, `task` and `registered` aren't pinned with it.
+        let (unpolled, future, task, registered) = unsafe {
             let whole = self.get_unchecked_mut();
-            (&mut whole.unpolled, Pin::new_unchecked(&mut whole.future))
+            let future = Pin::new_unchecked(&mut whole.future);
+            #[cfg(feature = "tokio")]
+            let task = &whole.task;
+            #[cfg(not(feature = "tokio"))]
+            let task = &Alone;
+            (&mut whole.unpolled, future, task, &whole.registered)
         };
-        if !switch::on() {
-            return future.poll(cx);
-        }
-        unpolled.settle();
-        let _entered = poll::enter(made, cx.waker().data());
-        let before = locks::last();
-        let polled = future.poll(cx);
-        if polled.is_pending() {
-            locks::pending(before, made);
-        }
-        polled
+        task.poll(move || {
+            if !switch::on() {
+                return future.poll(cx);
+            }
+            unpolled.settle();
+            let entered = poll::enter(made, cx.waker().data(), registered.place());
+            let before = locks::last();
+            let polled = future.poll(cx);
+            if polled.is_ready() {
+                registered.done();
+            } else {
+                locks::pending(before, made);
+            }
+            drop(entered);
+            polled
+        })
+    }
+}
+
+/// Without tokio nothing more is kept of a task.
+#[cfg(not(feature = "tokio"))]
+struct Alone;
+
+#[cfg(not(feature = "tokio"))]
+impl Alone {
+    #[inline]
+    fn poll<T>(&self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        poll()
     }
 }

@@ -4,7 +4,7 @@
 //! is in one long poll or in a few dozen that are long together. So it says no more than that, and never names a task
 //! that it doesn't know.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,32 +13,75 @@ use ::tokio::runtime::Handle;
 use super::super::heap::{self, ThreadInfo};
 use super::super::reporter;
 use super::super::stuck::Stuck;
+use super::super::switch;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
 use super::proof::Seen;
 use super::{cpu, say, words_of_time};
 
 /// The attached runtimes.
-static RUNTIMES: Mutex<Vec<(u64, Handle)>> = Mutex::new(Vec::new());
+static RUNTIMES: Mutex<Vec<(u64, Handle, Option<u64>)>> = Mutex::new(Vec::new());
 
 /// Keeps a runtime's counters in sight: a number to [`forget`] it by.
 pub(crate) fn remember(handle: &Handle) -> u64 {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let _ours = heap::ours();
+    let owner = if switch::on() { super::shutdown::owner(handle) } else { None };
     if let Ok(mut all) = RUNTIMES.try_lock() {
-        all.push((number, handle.clone()));
+        all.push((number, handle.clone(), owner));
     }
     number
+}
+
+/// Tasks of ours that haven't ended.
+static OUR_ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Lives in a task of ours.
+#[derive(Debug)]
+pub(crate) struct Ours(());
+
+impl Ours {
+    pub(crate) fn begin() -> Self {
+        OUR_ALIVE.fetch_add(1, Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        OUR_ALIVE.fetch_sub(1, Relaxed);
+    }
+}
+
+/// How many tasks of ours haven't ended.
+pub(crate) fn our_alive() -> usize {
+    OUR_ALIVE.load(Relaxed)
+}
+
+/// Visits the attached runtimes: how many tasks of the program's are alive on each, and whose list they are in, where that is known.
+pub(crate) fn runtimes(visit: &mut dyn FnMut(usize, Option<u64>)) {
+    if let Ok(all) = RUNTIMES.try_lock() {
+        for (_, handle, owner) in all.iter() {
+            let sentinels = owner.map_or(0, super::shutdown::sentinels);
+            visit(handle.metrics().num_alive_tasks().saturating_sub(sentinels), *owner);
+        }
+    }
 }
 
 /// The runtime is about to be dropped.
 pub(crate) fn forget(number: u64) {
     let gone = {
         let mut all = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().position(|(n, _)| *n == number).map(|i| all.swap_remove(i))
+        all.iter().position(|(n, ..)| *n == number).map(|i| all.swap_remove(i))
     };
     drop(gone);
+}
+
+/// The attached runtimes.
+pub(crate) fn handles() -> Vec<Handle> {
+    let all = RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().map(|(_, handle, _)| handle.clone()).collect()
 }
 
 /// One worker as its counters tell.
@@ -85,6 +128,10 @@ impl Busy {
         threads: &[(ThreadInfo, Option<Seen>)],
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
+        if super::shutdown::counts() {
+            *self = Self::default(); // it is we who hold a worker up
+            return;
+        }
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {
@@ -134,8 +181,8 @@ impl Busy {
 
     fn sample(&mut self, credit: Duration) {
         let Ok(runtimes) = RUNTIMES.try_lock() else { return };
-        self.all.retain(|s| runtimes.iter().any(|(n, _)| *n == s.key.0));
-        for (number, handle) in runtimes.iter() {
+        self.all.retain(|s| runtimes.iter().any(|(n, ..)| *n == s.key.0));
+        for (number, handle, _) in runtimes.iter() {
             let metrics = handle.metrics();
             for i in 0..metrics.num_workers() {
                 let worker = Worker {

@@ -4,6 +4,9 @@
 //! is a "no".
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ::tokio::task::JoinHandle;
 
 use super::super::heap;
 
@@ -16,6 +19,46 @@ pub(crate) struct Shape {
     pub id_index: usize,
     /// Bit of the first word that is set while the task is polled.
     pub running: u64,
+    /// What a task's end is told by, where all of it was found.
+    pub life: Option<Life>,
+}
+
+/// What a cell tells of its task's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Bit of the first word: it waits in a run queue.
+    pub notified: u64,
+    /// Bit of the first word: it was aborted or shut down.
+    pub cancelled: u64,
+    /// Bit of the first word: it has ended.
+    pub complete: u64,
+    /// Offset of the word that is the same for all tasks of one runtime (or one `LocalSet`) and for no other's.
+    pub owner_at: usize,
+    /// Where it tells whether its output lies in it, where that was found.
+    pub output: Option<Output>,
+}
+
+/// Where a cell tells whether its task's output lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Offset from the id.
+    pub after_id: usize,
+    /// What stands there, 32 bits wide, while nobody has taken the output.
+    pub unread: u32,
+}
+
+/// A task as its cell shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub id: u64,
+    /// Polled at this moment.
+    pub running: bool,
+    /// In a run queue.
+    pub notified: bool,
+    /// Aborted or shut down.
+    pub cancelled: bool,
+    /// Ended.
+    pub complete: bool,
 }
 
 static SHAPE: OnceLock<Shape> = OnceLock::new();
@@ -24,9 +67,126 @@ pub(crate) fn publish(shape: Shape) {
     let _ = SHAPE.set(shape);
 }
 
+/// What was measured.
+pub(crate) fn shape() -> Option<Shape> {
+    SHAPE.get().copied()
+}
+
 fn word(address: usize) -> Option<usize> {
-    let mut bytes = [0; 8];
+    let mut bytes = [0; size_of::<usize>()];
     heap::read_unsure(address, &mut bytes).then(|| usize::from_ne_bytes(bytes))
+}
+
+/// Whether ends of tasks can be told.
+pub(crate) fn shows_ends() -> bool {
+    SHAPE.get().is_some_and(|shape| shape.life.is_some())
+}
+
+/// The cell of the task that `handle` stands for: a handle is a pointer to it, as the probes agree where [`shows_ends`].
+pub(super) fn of_handle<T>(handle: &JoinHandle<T>) -> usize {
+    if size_of::<JoinHandle<T>>() != size_of::<usize>() {
+        return 0;
+    }
+    // SAFETY: as large as a word, and a word of any value is a valid one.
+    unsafe { std::mem::transmute_copy(handle) }
+}
+
+/// The runtime, or the `LocalSet`, of the task that `handle` stands for: a number of its own, never 0.
+pub(crate) fn owner_of_handle<T>(handle: &JoinHandle<T>) -> Option<u64> {
+    let cell = of_handle(handle);
+    let life = SHAPE.get()?.life?;
+    if cell == 0 {
+        return None;
+    }
+    // SAFETY: the handle keeps the cell alive, and the word was written before the handle was given out, never after.
+    let owner = unsafe { ((cell + life.owner_at) as *const u64).read() };
+    (owner != 0).then_some(owner)
+}
+
+/// The task of `owner` whose cell begins at `cell`, if one does. The address may be any.
+pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
+    let shape = SHAPE.get()?;
+    let life = shape.life?;
+    if cell & 63 != 0 {
+        return None;
+    }
+    let mut head = [0; 64];
+    if !heap::read_unsure(cell, &mut head) {
+        return None;
+    }
+    let inside = |at: usize| {
+        let bytes = head.get(at..at.checked_add(8)?)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    if inside(life.owner_at)? != owner {
+        return None;
+    }
+    let offset = id_offset_of(inside(shape.vtable_at)? as usize, shape.id_index)?;
+    let id = match inside(offset) {
+        Some(id) => id,
+        None => word(cell.checked_add(offset)?)? as u64,
+    };
+    let state = inside(0)?;
+    let is = |bit: u64| state & bit != 0;
+    (id != 0).then_some(Seen {
+        id,
+        running: is(shape.running),
+        notified: is(life.notified),
+        cancelled: is(life.cancelled),
+        complete: is(life.complete),
+    })
+}
+
+/// The table of functions of the task at `cell`: the same for tasks that were spawned in one place of the code alone.
+pub(crate) fn table(cell: usize) -> Option<usize> {
+    word(cell.checked_add(SHAPE.get()?.vtable_at)?)
+}
+
+/// The tasks of `owner` among all recorded blocks: their cells.
+pub(crate) fn of_owner(owner: u64) -> Vec<usize> {
+    let mut cells = Vec::new();
+    if shows_ends() {
+        heap::aligned_blocks(64, &mut |start| {
+            if look(start, owner).is_some() {
+                cells.push(start);
+            }
+        });
+    }
+    cells
+}
+
+/// The id's offset in cells with this table, as its word `id_index` tells. The last one is kept: most tasks are of few types.
+fn id_offset_of(vtable: usize, id_index: usize) -> Option<usize> {
+    /// The table and the offset, both without their lowest three bits.
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if vtable & 7 != 0 || !(4096..1 << 47).contains(&vtable) {
+        return None;
+    }
+    let last = LAST.load(Relaxed);
+    if last >> 17 == vtable as u64 >> 3 {
+        return Some((last as usize & 0x1_ffff) << 3);
+    }
+    let offset = word(vtable.checked_add(id_index * 8)?)?;
+    if offset & 7 != 0 || offset == 0 || offset >= 1 << 20 {
+        return None;
+    }
+    LAST.store((vtable as u64 >> 3) << 17 | offset as u64 >> 3, Relaxed);
+    Some(offset)
+}
+
+/// Whether the output of task `id`, which has ended, still lies in its cell and holds `pointer`. What the address points to
+/// may be gone.
+pub(crate) fn holds_output(cell: usize, id: u64, pointer: usize) -> Option<bool> {
+    let shape = SHAPE.get()?;
+    let life = shape.life?;
+    let output = life.output?;
+    let id_at = cell.checked_add(id_offset(cell, shape.vtable_at, shape.id_index, id)?)?;
+    let at = id_at.checked_add(output.after_id)?;
+    if word(cell)? as u64 & life.complete == 0 || word(at)? as u32 != output.unread {
+        return Some(false);
+    }
+    // The error's payload lies near the beginning of the output.
+    Some((1..16).any(|n| word(at + n * 8) == Some(pointer)))
 }
 
 /// The id's offset in `cell`, where the table at `vtable_at` tells it in its word `id_index` and the id stands there.
@@ -61,7 +221,12 @@ pub(crate) fn on_stack(
     let mut no = [0usize; 16];
     let mut next = 0;
     for w in words {
-        if w & 63 != 0 || w < 1 << 16 || w >> 47 != 0 || (low..high).contains(&w) || no.contains(&w) {
+        if w & 63 != 0
+            || w < 1 << 16
+            || w as u64 >> crate::sys::ADDRESS_BITS != 0
+            || (low..high).contains(&w)
+            || no.contains(&w)
+        {
             continue;
         }
         if holds(shape, w, id) {

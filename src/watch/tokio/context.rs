@@ -64,7 +64,12 @@ pub(crate) fn future_name(inside: &[Named]) -> Option<&str> {
 /// The type of the spawned future, from the names of the stack that spawned it: tokio's cell is generic over it. Nothing in a build
 /// whose names leave types out.
 pub(crate) fn future_type(spawned: &[Named]) -> Option<String> {
-    spawned.iter().filter_map(|n| n.function.as_deref()).find_map(|function| {
+    future_type_of(spawned.iter().filter_map(|n| n.function.as_deref()))
+}
+
+/// The same of functions.
+pub(crate) fn future_type_of<'a>(mut functions: impl Iterator<Item = &'a str>) -> Option<String> {
+    functions.find_map(|function| {
         let at = function.find("task::core::Cell<")? + "task::core::Cell<".len();
         let inside = function.get(at..)?;
         let mut depth = 0u32;

@@ -2,9 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-fn nth(tid: i32, n: usize) -> Option<Duration> {
+fn number(tid: i32, n: usize) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
-    Some(Duration::from_nanos(text.split_whitespace().nth(n)?.parse().ok()?))
+    text.split_whitespace().nth(n)?.parse().ok()
+}
+
+fn nth(tid: i32, n: usize) -> Option<Duration> {
+    number(tid, n).map(Duration::from_nanos)
+}
+
+/// How often the thread has been given a processor.
+pub(crate) fn runs(tid: i32) -> Option<u64> {
+    number(tid, 2)
 }
 
 /// Whether this process has the thread.

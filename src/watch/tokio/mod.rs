@@ -8,9 +8,24 @@
 //! # });
 //! ```
 //!
-//! Attached, panics of tasks that nobody reads are told. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
+//! Attached, panics of tasks that nobody reads are told, of those whose `JoinHandle` is forgotten at exit. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
 //! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
 //! dependencies as well, the root future, and tasks of a `LocalSet`.
+//!
+//! Then the end of a runtime is seen, too: tasks that are still pending when it is dropped, shut down in the background or at
+//! the end of [`run`] or `#[tokio::main]` are told in one report, `task-destroyed`, by where they were spawned. Silent
+//! are tasks that had been aborted, those of dependencies where there are no others, and a runtime whose root future
+//! panics. [`spawn`]ed tasks are told always; those of plain `tokio::spawn`
+//!
+//! - where they were spawned after [`attach`], with tracing or the debug heap on;
+//! - on a multi-threaded runtime where no worker polls, and no other thread of the process is busy, for a moment within 100 ms:
+//!   else one that is told might yet end.
+//!
+//! For that some tasks of Birthmark's own, at most 32 for each worker, wait in the runtime, and are counted in its metrics. Of
+//! a `LocalSet` the end is seen from its first [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.
+//!
+//! While async debug is on and a runtime is attached or a future wrapped, SIGQUIT prints the tasks and what each thread is busy in,
+//! with every worker stuck too, and the program goes on. Where the program handles or ignores SIGQUIT itself, that stays.
 //!
 //! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
@@ -19,28 +34,44 @@ mod busy;
 mod cell;
 mod context;
 pub(crate) mod cpu;
+mod fallible;
 pub mod io;
 mod probe;
 mod proof;
 mod say;
+mod shutdown;
+mod situation;
+mod testing;
 mod watchdog;
 pub(crate) mod words;
 
+pub(crate) use context::future_type_of as future_type;
+pub use fallible::FallibleTask;
+pub(crate) use fallible::end as end_fallible;
+pub(crate) use shutdown::panicked;
+pub use testing::{test, test_on};
 pub(crate) use watchdog::settle;
 
-pub(crate) use cell::{among_blocks as cell_among_blocks, is_cell, is_running, on_stack};
+pub(crate) use busy::{our_alive, runtimes};
+pub(crate) use cell::{
+    Shape, among_blocks as cell_among_blocks, holds_output, is_cell, is_running, on_stack, shape,
+};
+pub(crate) use shutdown::{is_table_of_ours, sentinels};
 
+use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool,
     Ordering::{Relaxed, SeqCst},
 };
-use std::time::Duration;
 
 use ::tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use ::tokio::task::JoinHandle;
 
-use super::{heap, panics, switch, wrapped};
+use super::tasks::registry::Role;
+pub(crate) use super::units::{next_case, words_of_bytes, words_of_time};
+use super::{heap, panics, switch, trial, wrapped};
 
 /// A runtime was attached.
 static ATTACHED: AtomicBool = AtomicBool::new(false);
@@ -84,14 +115,23 @@ pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Ou
         Ok(runtime) => runtime,
         Err(error) => panic!("birthmark::tokio::run: the runtime can't be built: {error}"),
     };
-    struct Attached(u64);
+    struct Attached(u64, Option<Arc<shutdown::Guarded>>);
     impl Drop for Attached {
         fn drop(&mut self) {
             busy::forget(self.0);
+            if let Some(guarded) = self.1.take().filter(|_| std::thread::panicking()) {
+                guarded.silence(); // the panic is the news
+            }
         }
     }
-    let attached = Attached(watch(runtime.handle()));
-    let output = runtime.block_on(future);
+    let (number, guarded) = watch(runtime.handle());
+    let attached = Attached(number, guarded);
+    // Off, the root future goes as it came: not even its size grows.
+    let output = if switch::on() {
+        runtime.block_on(wrapped::for_a_task(future, Role::Root).0)
+    } else {
+        runtime.block_on(future)
+    };
     drop(attached);
     drop(runtime);
     super::warnings::check();
@@ -129,27 +169,27 @@ pub fn attach_builder(_builder: &mut Builder) {
     }
 }
 
-/// Attaches: a number by which the runtime's counters are let go.
-fn watch(handle: &Handle) -> u64 {
+/// Attaches: a number by which the runtime's counters are let go, and what sees its end.
+fn watch(handle: &Handle) -> (u64, Option<Arc<shutdown::Guarded>>) {
     let number = busy::remember(handle);
     ATTACHED.store(true, SeqCst);
     panics::install();
+    let mut guarded = None;
     if switch::on() {
         start();
+        guarded = shutdown::guard(handle);
     }
     // Workers that began before anybody counted get their slots now; each of these jobs takes one for a moment, so that
     // the idle ones take the others.
     heap::renew_thread();
+    let test = if switch::on() { trial::of_this_thread() } else { 0 };
     if handle.runtime_flavor() == RuntimeFlavor::MultiThread && switch::on() {
         let _ours = heap::ours();
         for _ in 0..handle.metrics().num_workers() * 2 {
-            handle.spawn(async {
-                heap::register_thread();
-                std::thread::sleep(Duration::from_micros(100));
-            });
+            drop(shutdown::spawn_on(handle, shutdown::Job::register(test)));
         }
     }
-    number
+    (number, guarded)
 }
 
 /// Spawns a task whose polls are timed exactly while async debug is on: `tokio::spawn` of a [`crate::watched`] future.
@@ -169,13 +209,89 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    ::tokio::spawn(wrapped::for_a_task(future))
+    if !switch::on() {
+        return ::tokio::spawn(wrapped::for_a_task(future, Role::Task).0);
+    }
+    wrapped();
+    shutdown::before_a_spawn();
+    let (future, task) = wrapped::for_a_task(future, Role::Task);
+    let ticket = future.ticket();
+    let handle = ::tokio::spawn(future);
+    if let Some(ticket) = ticket {
+        ticket.is_task(words::number(handle.id()));
+    }
+    if let Some(task) = task {
+        shutdown::spawned(&task, &handle, false);
+    }
+    handle
+}
+
+/// [`spawn`] for a task that may fail: while async debug is on, an `Err` that nobody reads is told as `task-error`, when the
+/// task ends without a handle, when its handle is dropped unread, or at exit. Python's "Task exception was never
+/// retrieved". Reading is awaiting the handle. [`spawn`] itself can't see whether an output is an `Err`.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let task = birthmark::tokio::spawn_fallible(async { "6".parse::<u8>() });
+/// assert_eq!(task.await.unwrap(), Ok(6));
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a runtime, as `tokio::spawn`.
+#[track_caller]
+pub fn spawn_fallible<F, T, E>(future: F) -> FallibleTask<T, E>
+where
+    F: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Debug + Send + 'static,
+{
+    let noted = fallible::Noted::new(future);
+    let watch = noted.watch();
+    FallibleTask::new(spawn(noted), watch)
+}
+
+/// [`spawn`] for a task that isn't `Send`, on the `LocalSet` that this code runs in. From the first such task on the set's end
+/// is seen.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let local = tokio::task::LocalSet::new();
+/// let n = local.run_until(async { birthmark::tokio::spawn_local(async { 6 * 7 }).await });
+/// assert_eq!(n.await.unwrap(), 42);
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a `LocalSet`, as `tokio::task::spawn_local`.
+#[track_caller]
+pub fn spawn_local<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    if !switch::on() {
+        return ::tokio::task::spawn_local(wrapped::for_a_task(future, Role::Task).0);
+    }
+    wrapped();
+    shutdown::before_a_local_spawn();
+    let (future, task) = wrapped::for_a_task(future, Role::Task);
+    let ticket = future.ticket();
+    let handle = ::tokio::task::spawn_local(future);
+    if let Some(ticket) = ticket {
+        ticket.is_task(words::number(handle.id()));
+    }
+    if let Some(task) = task {
+        shutdown::spawned(&task, &handle, true);
+    }
+    handle
 }
 
 /// Async debug goes on.
 pub(crate) fn switched_on() {
     if ATTACHED.load(SeqCst) || WRAPPED.load(SeqCst) {
         start();
+        busy::handles().iter().for_each(|handle| drop(shutdown::guard(handle)));
     }
 }
 
@@ -191,6 +307,12 @@ fn start() {
     let _ours = heap::ours();
     probe::probe();
     watchdog::ensure();
+    super::quit::switched_on();
+}
+
+/// A report of what goes on. Ordinary code, on a thread of ours.
+pub(crate) fn situation(kind: &'static str, sentence: &str) -> String {
+    situation::look(None).report(kind, sentence)
 }
 
 /// Measures tokio's words now, where they weren't yet. Ordinary code.
@@ -203,56 +325,12 @@ pub(crate) fn measure() {
 pub(crate) fn found() -> Option<String> {
     let found = probe::known()?;
     Some(match (found.id, found.budget, found.cell) {
+        (Some(_), Some(_), Some(cell)) if cell.life.is_none() => {
+            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed".into()
+        }
         (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
         (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
         (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
         (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
     })
-}
-
-/// The number of the next report that may be followed by another on the same poll.
-pub(crate) fn next_case() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Relaxed)
-}
-
-/// "112 ms", "1.2 s".
-pub(crate) fn words_of_time(time: Duration) -> String {
-    match time.as_millis() {
-        0 if !time.is_zero() => format!("{} us", time.as_micros()),
-        ms @ 0..1000 => format!("{ms} ms"),
-        _ => format!("{:.1} s", time.as_secs_f64()),
-    }
-}
-
-/// "512 B", "1.2 MiB".
-pub(crate) fn words_of_bytes(bytes: i64) -> String {
-    let mut n = bytes as f64;
-    for unit in ["KiB", "MiB", "GiB"] {
-        if n < 1024.0 && unit == "KiB" {
-            return format!("{bytes} B");
-        }
-        n /= 1024.0;
-        if n < 1024.0 || unit == "GiB" {
-            return format!("{n:.1} {unit}");
-        }
-    }
-    format!("{bytes} B")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_sizes_read_as_people_write_them() {
-        assert_eq!(words_of_time(Duration::from_millis(112)), "112 ms");
-        assert_eq!(words_of_time(Duration::from_millis(1240)), "1.2 s");
-        assert_eq!(words_of_time(Duration::from_micros(12)), "12 us");
-        assert_eq!(words_of_time(Duration::ZERO), "0 ms");
-        assert_eq!(words_of_bytes(512), "512 B");
-        assert_eq!(words_of_bytes(2048), "2.0 KiB");
-        assert_eq!(words_of_bytes(3 << 20), "3.0 MiB");
-        assert_eq!(words_of_bytes(5 << 30), "5.0 GiB");
-    }
 }

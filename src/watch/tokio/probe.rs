@@ -66,7 +66,15 @@ fn on_two_threads() -> Found {
     let ids: Vec<_> = a.ids.iter().filter(|w| b.ids.contains(w)).copied().collect();
     let bytes: Vec<_> = a.bytes.iter().filter(|w| b.bytes.contains(w)).copied().collect();
     let only = |v: &[usize]| (v.len() == 1).then(|| v[0]);
-    Found { id: only(&ids), budget: only(&bytes), cell: a.cell.filter(|_| a.cell == b.cell) }
+    let mut cell = a.cell.filter(|_| a.cell == b.cell);
+    if let Some(shape) = &mut cell {
+        // Both threads have a runtime of their own: what differs between them and is the same in each is the runtime's.
+        let owner_at = a.owners.iter().find_map(|(at, value)| {
+            b.owners.iter().any(|(other, b)| other == at && b != value).then_some(*at)
+        });
+        shape.life = shape.life.zip(owner_at).map(|(life, owner_at)| cell::Life { owner_at, ..life });
+    }
+    Found { id: only(&ids), budget: only(&bytes), cell }
 }
 
 /// What the probes of one thread agree on.
@@ -74,6 +82,8 @@ struct Measured {
     ids: Vec<usize>,
     bytes: Vec<usize>,
     cell: Option<cell::Shape>,
+    /// Offset and value of the words that all tasks of this runtime share.
+    owners: Vec<(usize, usize)>,
 }
 
 /// Distances from the thread pointer, as wrapping additions, of the words of the executable's thread-local block.
@@ -149,7 +159,8 @@ fn on_this_thread(range: Vec<usize>) -> Option<Measured> {
         {
             bytes.clear();
         }
-        Some(Measured { ids, bytes, cell: cell_shape().await })
+        let (cell, owners) = cell_shape().await.unzip();
+        Some(Measured { ids, bytes, cell, owners: owners.unwrap_or_default() })
     })
 }
 
@@ -200,9 +211,9 @@ async fn obeys(byte: usize) -> bool {
     .await
 }
 
-/// The shape of a cell, as a plain future and one aligned to 512 agree on it.
+/// The shape of a cell, as a plain future and one aligned to 512 agree on it, and the words that they share.
 #[cfg(native)]
-async fn cell_shape() -> Option<cell::Shape> {
+async fn cell_shape() -> Option<(cell::Shape, Vec<(usize, usize)>)> {
     #[repr(align(512))]
     struct Wide(u64);
     let plain = observe(|| async { 0u64 }).await?;
@@ -218,11 +229,93 @@ async fn cell_shape() -> Option<cell::Shape> {
     });
     let &(vtable_at, id_index, _) = shapes.next()?;
     let running = plain.running & wide.running;
-    (shapes.next().is_none() && running.count_ones() == 1).then_some(cell::Shape {
-        vtable_at,
-        id_index,
-        running,
-    })
+    if shapes.next().is_some() || running.count_ones() != 1 {
+        return None;
+    }
+    let notified = plain.notified & wide.notified;
+    let output = output(vtable_at, id_index).await;
+    let life = ending().await.map(|(cancelled, complete)| cell::Life {
+        notified,
+        cancelled,
+        complete,
+        owner_at: 0,
+        output,
+    });
+    let life = life.filter(|life| {
+        let bits = [running, life.notified, life.cancelled, life.complete];
+        bits.iter().all(|bit| bit.count_ones() == 1)
+            && bits.iter().fold(0, |all, bit| all | bit).count_ones() == 4
+            && plain.by_handle
+            && wide.by_handle
+    });
+    let owners = plain.head.iter().zip(&wide.head).enumerate();
+    let owners = owners.filter(|(_, (a, b))| a == b && **a != 0).map(|(i, (a, _))| (i * 8, *a)).collect();
+    Some((cell::Shape { vtable_at, id_index, running, life }, owners))
+}
+
+/// The bit that an abort sets in the state of a task that waits in the queue already, and the one that a task's end sets.
+#[cfg(native)]
+async fn ending() -> Option<(u64, u64)> {
+    let aborted = ::tokio::spawn(std::future::pending::<()>());
+    let cell = cell::of_handle(&aborted);
+    let before = state_of(cell);
+    aborted.abort();
+    let cancelled = state_of(cell) & !before;
+    aborted.await.err()?;
+    let ended = ::tokio::spawn(async {});
+    let cell = cell::of_handle(&ended);
+    let before = state_of(cell);
+    for _ in 0..100 {
+        if ended.is_finished() {
+            break;
+        }
+        ::tokio::task::yield_now().await;
+    }
+    let complete = state_of(cell) & !before;
+    ended.await.ok()?;
+    Some((cancelled, complete))
+}
+
+/// Where a cell tells whether its output was read, as two types of output agree.
+#[cfg(native)]
+async fn output(vtable_at: usize, id_index: usize) -> Option<cell::Output> {
+    let one = outputs(async {}, vtable_at, id_index).await?;
+    let other = outputs(async { String::from("of another type") }, vtable_at, id_index).await?;
+    one.into_iter().find(|output| other.contains(output))
+}
+
+/// The places behind the id that differ between a task that runs, one that has ended and one whose output was taken.
+#[cfg(native)]
+async fn outputs<F>(future: F, vtable_at: usize, id_index: usize) -> Option<Vec<cell::Output>>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let mut task = ::tokio::spawn(future);
+    let cell = cell::of_handle(&task);
+    let id_at = cell::id_offset(cell, vtable_at, id_index, words::number(task.id()))?;
+    let look = || [8, 16, 24].map(|after_id| (after_id, state_of(cell + id_at + after_id) as u32));
+    let runs = look();
+    for _ in 0..100 {
+        if task.is_finished() {
+            break;
+        }
+        ::tokio::task::yield_now().await;
+    }
+    let ended = look();
+    (&mut task).await.ok()?;
+    let taken = look();
+    let places = ended.iter().zip(runs).zip(taken);
+    let places = places
+        .filter(|(((_, ended), (_, runs)), (_, taken))| ended != runs && ended != taken && runs != taken);
+    Some(places.map(|((&(after_id, unread), _), _)| cell::Output { after_id, unread }).collect())
+}
+
+/// The first word at `cell`; 0 where nothing is mapped.
+#[cfg(native)]
+fn state_of(cell: usize) -> u64 {
+    let mut bytes = [0; 8];
+    let _ = super::super::heap::read_unsure(cell, &mut bytes);
+    u64::from_ne_bytes(bytes)
 }
 
 #[cfg(native)]
@@ -231,6 +324,12 @@ struct Observed {
     shapes: Vec<(usize, usize, usize)>,
     /// Bits of the state that are set in a poll and clear outside.
     running: u64,
+    /// Bits of the state that a wake sets.
+    notified: u64,
+    /// The task's handle is a pointer to the cell.
+    by_handle: bool,
+    /// The cell's first words.
+    head: [usize; 8],
 }
 
 /// Watches one task from its inside and, while it waits, from outside.
@@ -275,8 +374,10 @@ where
         ::tokio::task::yield_now().await;
     }
     let (cell, id) = (shared.cell.load(SeqCst), shared.id.load(SeqCst));
-    let observed = (cell != 0).then(|| {
-        let running = shared.inside.load(SeqCst) & !state(cell);
+    let mut idle = 0;
+    let mut observed = (cell != 0).then(|| {
+        idle = state(cell);
+        let running = shared.inside.load(SeqCst) & !idle;
         let mut shapes = Vec::new();
         for vtable_at in [8, 16, 24, 32] {
             for id_index in 0..16 {
@@ -285,7 +386,12 @@ where
                 }
             }
         }
-        Observed { shapes, running }
+        let mut head = [0; 8];
+        for (i, word) in head.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *word = unsafe { ((cell + i * 8) as *const usize).read_volatile() };
+        }
+        Observed { shapes, running, notified: 0, by_handle: cell::of_handle(&task) == cell, head }
     });
     let waker = {
         let mut go = shared.go.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,6 +399,9 @@ where
         go.1.take()
     };
     waker?.wake();
+    if let Some(observed) = &mut observed {
+        observed.notified = state(cell) & !idle;
+    }
     task.await.ok()?;
     observed
 }
@@ -305,6 +414,43 @@ mod tests {
     fn probes_find_the_ids_word_the_budgets_byte_and_the_shape_of_a_cell() {
         let found = probe();
         assert!(found.id.is_some() && found.budget.is_some() && found.cell.is_some(), "{found:?}");
+        assert!(found.cell.and_then(|cell| cell.life?.output).is_some(), "{found:?}");
+    }
+
+    #[test]
+    fn a_cell_shows_whether_its_task_is_polled_queued_aborted_or_ended_and_whose_it_is() {
+        probe();
+        let build = || ::tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (runtime, other) = (build(), build());
+        let theirs = cell::owner_of_handle(&other.spawn(async {})).unwrap();
+        runtime.block_on(async {
+            let waits = ::tokio::spawn(std::future::pending::<()>());
+            let (cell, owner) = (cell::of_handle(&waits), cell::owner_of_handle(&waits).unwrap());
+            assert_ne!(owner, theirs);
+            assert_eq!(cell::look(cell, theirs), None);
+            let look = || cell::look(cell, owner).unwrap();
+            let fresh = look();
+            assert_eq!(fresh.id, words::number(waits.id()));
+            assert!(fresh.notified && !fresh.running && !fresh.cancelled && !fresh.complete);
+            ::tokio::task::yield_now().await;
+            assert!(!look().notified);
+            waits.abort();
+            assert!(look().cancelled && look().notified && !look().complete);
+            ::tokio::task::yield_now().await;
+            assert!(look().cancelled && look().complete && !look().running);
+            let ends = ::tokio::spawn(async {});
+            ::tokio::task::yield_now().await;
+            let ended = cell::look(cell::of_handle(&ends), cell::owner_of_handle(&ends).unwrap()).unwrap();
+            assert!(ended.complete && !ended.cancelled);
+            let here = ::tokio::spawn(async {
+                let cell = poll_fn(|cx| Poll::Ready(cx.waker().data() as usize)).await;
+                (cell, ::tokio::task::id())
+            });
+            let owner = cell::owner_of_handle(&here).unwrap();
+            let cell = cell::of_handle(&here);
+            let (seen, _) = here.await.unwrap();
+            assert_eq!((seen, owner == theirs), (cell, false));
+        });
     }
 
     #[test]

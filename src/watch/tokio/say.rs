@@ -16,7 +16,7 @@ pub(crate) struct StuckPoll {
     pub number: u64,
     /// The task's id, 0: none.
     pub id: u64,
-    /// Wrapped by us, and where.
+    /// Wrapped by us, and where; the root future of `run` nowhere.
     pub wrapped: Option<Option<&'static Location<'static>>>,
     /// Whether a worker of the attached runtimes stands still, as one must that this poll holds; nothing: not known.
     pub still: Option<bool>,
@@ -30,6 +30,8 @@ pub(crate) struct StuckPoll {
     /// The lock that it waits for: its holder's thread, and where it took it.
     pub lock: Option<(String, &'static Location<'static>)>,
     pub stuck: Stuck,
+    /// The test that the thread works for.
+    pub test: u64,
 }
 
 /// What a poll is called before names are known.
@@ -55,7 +57,7 @@ pub(crate) fn stuck(poll: StuckPoll) {
 
 fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     let mut who = match (poll.id, poll.wrapped) {
-        (0, Some(_)) => "a watched future".into(),
+        (0, Some(Some(_))) => "a watched future".into(),
         (id, _) => who(id),
     };
     let spawned = poll.spawned.as_deref().map(heap::names).unwrap_or_default();
@@ -98,7 +100,7 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
         None => {}
     }
     rows.push(Row::words("help", help));
-    Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::Begins(poll.number))
+    Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::Begins(poll.number)).of_test(poll.test)
 }
 
 /// Tells that a poll that was told while stuck still is, and where it is now.
@@ -154,6 +156,7 @@ mod tests {
             spawned: None,
             thread: "thread w".into(),
             lock: None,
+            test: 0,
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];

@@ -28,7 +28,7 @@ pub(crate) fn settle() {
     let end = Instant::now() + step_of(switch::limit()) * 3;
     while OPEN.load(Acquire) != 0
         && switch::on()
-        && OF.load(Acquire) == std::process::id()
+        && OF.load(Acquire) == crate::sys::process_id()
         && Instant::now() < end
     {
         std::thread::sleep(Duration::from_millis(1));
@@ -43,7 +43,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 
 /// Makes sure that this process has a watchdog. Ordinary code.
 pub(crate) fn ensure() {
-    let pid = std::process::id();
+    let pid = crate::sys::process_id();
     let seen = OF.load(Acquire);
     if seen == pid || OF.compare_exchange(seen, pid, AcqRel, Acquire).is_err() {
         return;
@@ -63,7 +63,7 @@ fn run() {
         watchdog.end();
         OF.store(0, Release);
         // Switched on again meanwhile, by somebody who still saw us?
-        if !switch::on() || OF.compare_exchange(0, std::process::id(), AcqRel, Acquire).is_err() {
+        if !switch::on() || OF.compare_exchange(0, crate::sys::process_id(), AcqRel, Acquire).is_err() {
             return;
         }
     }
@@ -236,6 +236,10 @@ impl Watchdog {
         };
         let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
         let published = held.published();
+        if published.is_ours() && watched.case.is_none() {
+            (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
+            return None;
+        }
         let current = published.current();
         let seen = words::read(&held);
         let act = match seen {
@@ -329,6 +333,7 @@ fn judge_proof(
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 
@@ -388,6 +393,7 @@ fn judge_wrapped(
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
+        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
 }
 

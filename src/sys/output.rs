@@ -1,7 +1,9 @@
-//! Bytes to a file descriptor, without ever waiting for ever. No heap, no lock.
+//! Bytes to a file descriptor, without ever waiting for ever. Unix. No heap, no lock.
 
 use core::mem::MaybeUninit;
 use core::ptr;
+
+use super::{keep_errno, take_sigpipe};
 
 /// What a pipe takes at once and undivided, and has room for when `poll` says that it has.
 const PIPE_BUF: usize = 4096;
@@ -13,7 +15,7 @@ const PATIENCE_MS: libc::c_int = 5000;
 /// error but EINTR (a closed standard error is nothing that we could tell anybody about) and on a reader that takes
 /// nothing for five seconds. A broken pipe raises no SIGPIPE. `errno` is put back.
 pub(crate) fn write_all(fd: libc::c_int, bytes: &[u8]) {
-    crate::sys::keep_errno(|| write(fd, bytes, PATIENCE_MS));
+    keep_errno(|| write(fd, bytes, PATIENCE_MS));
 }
 
 fn write(fd: libc::c_int, bytes: &[u8], patience_ms: libc::c_int) {
@@ -85,11 +87,9 @@ fn hold_sigpipe() -> Option<libc::sigset_t> {
 /// Takes away a SIGPIPE of ours and puts the mask back.
 fn release_sigpipe(before: Option<libc::sigset_t>) {
     let Some(before) = before else { return };
-    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: sets and time are live and initialised; a null `info` is allowed. The signal is blocked by
-    // `hold_sigpipe`, so the wait takes what is pending and nothing is delivered.
+    // SAFETY: live sets. The signal is blocked by `hold_sigpipe`, so what is pending is taken and nothing is delivered.
     unsafe {
-        libc::sigtimedwait(&sigpipe(), ptr::null_mut(), &now);
+        take_sigpipe(&sigpipe());
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
     }
 }

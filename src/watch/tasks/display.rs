@@ -1,0 +1,271 @@
+//! The inventory in words: a table, one line a task or one line a group of tasks that were spawned at one place; and a tree.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::super::units::{words_of_bytes, words_of_time};
+use super::record::{Task, TaskId, TaskKind, TaskState, Tasks, Tree};
+
+/// More tasks than this are shown in groups.
+const MANY: usize = 40;
+/// The widest column.
+const WIDEST: usize = 44;
+
+fn name(task: &Task) -> String {
+    match task.kind() {
+        TaskKind::Root => "root".into(),
+        // Not polled yet, so tokio's number isn't known.
+        TaskKind::Task if matches!(task.id(), TaskId::Future(_)) => "task ?".into(),
+        _ => task.id().to_string(),
+    }
+}
+
+fn time(time: Option<Duration>) -> String {
+    time.map_or_else(|| "?".into(), words_of_time)
+}
+
+fn bytes(bytes: Option<usize>) -> String {
+    bytes.map_or_else(|| "?".into(), |n| words_of_bytes(i64::try_from(n).unwrap_or(i64::MAX)))
+}
+
+/// `5 tasks: 1 running, 4 idle`.
+fn head(tasks: &Tasks) -> String {
+    let n = tasks.len();
+    let mut head = format!("{n} task{}", if n == 1 { "" } else { "s" });
+    if n > 0 {
+        head += &format!(": {}", states(tasks.iter()));
+    }
+    head
+}
+
+fn states<'t>(tasks: impl Iterator<Item = &'t Task> + Clone) -> String {
+    let order = [
+        TaskState::Running,
+        TaskState::Scheduled,
+        TaskState::Idle,
+        TaskState::Waiting,
+        TaskState::Complete,
+        TaskState::Unknown,
+    ];
+    let counts = order.iter().filter_map(|state| {
+        let n = tasks.clone().filter(|task| task.state() == *state).count();
+        (n > 0).then(|| match state {
+            TaskState::Unknown => format!("{n} in a state that isn't known"),
+            state => format!("{n} {state}"),
+        })
+    });
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Columns as wide as they need to be; the last one isn't filled up.
+fn columns(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
+    let n = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.filter(|width| *width <= WIDEST).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..n).map(width).collect();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        write!(f, "\n  {}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(task: &Task) -> Vec<String> {
+    vec![
+        name(task),
+        task.state().to_string(),
+        time(task.age().ok()),
+        task.polls().map_or_else(|_| "?".into(), |n| n.to_string()),
+        time(task.busy().ok()),
+        bytes(task.bytes()),
+        task.future().unwrap_or("?").to_owned(),
+        task.place().unwrap_or_else(|| "?".into()),
+    ]
+}
+
+/// One line for the tasks of each future and place, the largest groups first.
+fn groups(tasks: &Tasks) -> Vec<Vec<String>> {
+    let mut groups: Vec<(Vec<&Task>, (String, String))> = Vec::new();
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    for task in tasks {
+        let key = (task.future().unwrap_or("?").to_owned(), task.place().unwrap_or_else(|| "?".into()));
+        let at = *places.entry(key.clone()).or_insert(groups.len());
+        if at == groups.len() {
+            groups.push((Vec::new(), key));
+        }
+        groups[at].0.push(task);
+    }
+    groups.sort_by_key(|(tasks, _)| std::cmp::Reverse(tasks.len()));
+    groups
+        .into_iter()
+        .map(|(tasks, (future, place))| {
+            let oldest = tasks.iter().filter_map(|task| task.age().ok()).max();
+            let held: usize = tasks.iter().filter_map(|task| task.bytes()).sum();
+            let who = match tasks.as_slice() {
+                [one] => name(one),
+                many => many.len().to_string(),
+            };
+            vec![who, states(tasks.iter().copied()), time(oldest), bytes(Some(held)), future, place]
+        })
+        .collect()
+}
+
+fn titles(titles: &[&str]) -> Vec<String> {
+    titles.iter().map(|title| (*title).to_owned()).collect()
+}
+
+/// Why some may be missing, and what the question marks are.
+fn notes(f: &mut fmt::Formatter<'_>, tasks: &Tasks) -> fmt::Result {
+    if tasks.iter().any(|task| !task.is_wrapped()) {
+        let words = "age, polls and busy time are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps";
+        write!(f, "\n  help       {words}")?;
+    }
+    if tasks.iter().any(|task| !task.is_wrapped() && task.spawned().is_none()) {
+        write!(f, "\n  help       TRACEMALLOC=5 adds where each was spawned")?;
+    }
+    for missing in tasks.missing() {
+        write!(f, "\n  missing    {missing}")?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&head(self))?;
+        if !self.is_empty() {
+            let rows = if self.len() > MANY {
+                let mut rows = vec![titles(&["tasks", "state", "oldest", "held", "future", "spawned at"])];
+                rows.extend(groups(self));
+                rows
+            } else {
+                let mut rows =
+                    vec![titles(&["task", "state", "age", "polls", "busy", "held", "future", "spawned at"])];
+                rows.extend(self.iter().map(row));
+                rows
+            };
+            columns(f, &rows)?;
+        }
+        notes(f, self)
+    }
+}
+
+impl fmt::Display for Tree<'_> {
+    /// Each task below the one that spawned it, in the order in which they were listed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tasks = self.0;
+        f.write_str(&head(tasks))?;
+        let listed: HashSet<TaskId> = tasks.iter().map(Task::id).collect();
+        let mut children: HashMap<Option<TaskId>, Vec<&Task>> = HashMap::new();
+        for task in tasks {
+            let parent = task.parent().ok().flatten();
+            let below = parent.filter(|parent| listed.contains(parent) && *parent != task.id());
+            children.entry(below).or_default().push(task);
+        }
+        let mut shown = HashSet::new();
+        let mut rows = Vec::new();
+        let mut stack: Vec<(&Task, usize)> = Vec::new();
+        let below = |parent: Option<TaskId>, depth: usize, stack: &mut Vec<_>| {
+            let all = children.get(&parent).into_iter().flatten();
+            stack.extend(all.rev().map(|task| (*task, depth)));
+        };
+        below(None, 0, &mut stack);
+        while let Some((task, depth)) = stack.pop() {
+            if !shown.insert(task.id()) {
+                continue;
+            }
+            let mut line = format!("{}{}", "  ".repeat(depth), name(task));
+            if let Some(future) = task.future() {
+                line += &format!("  {future}");
+            }
+            let mut place = task.place().unwrap_or_else(|| "?".into());
+            if let Ok(Some(gone)) = task.parent()
+                && !listed.contains(&gone)
+            {
+                place += &format!("  by {gone}, which has ended");
+            }
+            rows.push(vec![line, task.state().to_string(), place]);
+            below(Some(task.id()), depth + 1, &mut stack);
+        }
+        columns(f, &rows)?;
+        notes(f, tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::super::record::{Missing, Wrapped};
+    use super::*;
+
+    #[track_caller]
+    fn task(id: TaskId, kind: TaskKind, parent: Option<TaskId>, name: &'static str) -> Task {
+        let wrapped = Wrapped {
+            name,
+            made: Location::caller(),
+            age: Duration::from_millis(1240),
+            polls: 3,
+            busy: Duration::from_micros(20),
+            parent,
+            test: 0,
+        };
+        Task {
+            id,
+            kind,
+            state: TaskState::Idle,
+            wrapped: Some(wrapped),
+            bytes: Some(2048),
+            site: None,
+            owner: 0,
+        }
+    }
+
+    fn tree() -> Tasks {
+        let (root, one, two) = (TaskId::Future(1), TaskId::Task(7), TaskId::Task(9));
+        let all = vec![
+            task(root, TaskKind::Root, None, "app::main"),
+            task(one, TaskKind::Task, Some(root), "app::serve"),
+            task(two, TaskKind::Task, Some(one), "app::conn"),
+            task(TaskId::Task(11), TaskKind::Task, Some(TaskId::Task(3)), "app::orphan"),
+        ];
+        Tasks { all, missing: vec![Missing::TracingWasOff(2)] }
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_task_and_says_what_is_missing() {
+        let text = tree().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "4 tasks: 4 idle");
+        assert!(lines[1].starts_with("  task     state  age    polls  busy   held     future"), "{text}");
+        assert!(lines[2].starts_with("  root     idle   1.2 s  3      20 us  2.0 KiB  app::main"), "{text}");
+        assert!(lines[3].starts_with("  task 7   idle"), "{text}");
+        assert!(lines[3].contains("src/watch/tasks/display.rs:"), "{text}");
+        assert!(lines.last().unwrap().contains("2 tasks aren't listed: tracing was off"), "{text}");
+    }
+
+    #[test]
+    fn a_tree_shows_each_task_below_the_one_that_spawned_it() {
+        let text = tree().tree().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("  root  app::main"), "{text}");
+        assert!(lines[2].starts_with("    task 7  app::serve"), "{text}");
+        assert!(lines[3].starts_with("      task 9  app::conn"), "{text}");
+        assert!(lines[4].starts_with("  task 11  app::orphan"), "{text}");
+        assert!(lines[4].ends_with("by task 3, which has ended"), "{text}");
+    }
+
+    #[test]
+    fn many_tasks_of_one_place_share_a_line() {
+        let all = (1..=60).map(|n| task(TaskId::Task(n), TaskKind::Task, None, "app::conn")).collect();
+        let text = Tasks { all, missing: Vec::new() }.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(
+            text.lines().nth(2).unwrap().contains("60     60 idle  1.2 s   120.0 KiB  app::conn"),
+            "{text}"
+        );
+    }
+}

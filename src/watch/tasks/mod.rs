@@ -1,0 +1,53 @@
+//! Which tasks there are: asyncio's `current_task` and `all_tasks`.
+//!
+//! Wrapped futures (`birthmark::tokio::spawn`, [`watched`](crate::watched()), the future of `birthmark::tokio::run`) are registered
+//! while async debug is on, on any executor. tokio's other tasks are found by their cells among the recorded blocks: where
+//! the debug heap or tracing was on when they were spawned. [`Tasks::missing`] says what may be missing from the list, and why.
+//!
+//! Facts first: `registry` keeps the wrapped futures; `layout` measures what a cell looks like, and `cells` finds them; `gather`
+//! joins both to the plain data of `record`, for which `display` has words.
+
+#[cfg(feature = "tokio")]
+mod cells;
+mod display;
+mod gather;
+#[cfg(feature = "tokio")]
+mod layout;
+mod record;
+pub(crate) mod registry;
+
+pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree};
+
+/// The task that this thread polls now: of nested wrapped futures the task that they are parts of. Nothing outside of all.
+///
+/// ```
+/// # #[cfg(feature = "tokio")]
+/// birthmark::tokio::run(true, async {
+///     birthmark::tokio::spawn(async {
+///         let task = birthmark::current_task().unwrap();
+///         println!("{} was polled {} times", task.id(), task.polls().unwrap());
+///     })
+///     .await
+///     .unwrap();
+/// });
+/// ```
+pub fn current_task() -> Option<Task> {
+    gather::current()
+}
+
+/// All tasks that there are now, as plain data: who they are, what they do, where they were spawned, and whether these are all.
+/// Ordinary code that takes some milliseconds the first time, and a few microseconds a task; names are looked up when they are
+/// asked for.
+///
+/// ```
+/// birthmark::set_debug(true);
+/// let idle = Box::pin(birthmark::watched(std::future::pending::<()>()));
+/// let tasks = birthmark::all_tasks();
+/// assert_eq!(tasks.len(), 1);
+/// println!("{tasks}");
+/// println!("{}", tasks.tree());
+/// # drop(idle);
+/// ```
+pub fn all_tasks() -> Tasks {
+    gather::all()
+}

@@ -1,0 +1,437 @@
+//! What is known of a task, as plain data.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::super::{heap, poll};
+use crate::trace::RawStack;
+use crate::trace::frame::Traceback;
+
+/// Which task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TaskId {
+    /// A tokio task, by the number that tokio gives it.
+    Task(u64),
+    /// A wrapped future that is no tokio task of its own, by a number of ours.
+    Future(u64),
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(id) => f.pad(&format!("task {id}")),
+            Self::Future(n) => f.pad(&format!("future {n}")),
+        }
+    }
+}
+
+/// What a row of the inventory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskKind {
+    /// A tokio task.
+    Task,
+    /// The future that `birthmark::tokio::run` runs.
+    Root,
+    /// A watched future: a task of another executor, or a part of a task.
+    Future,
+}
+
+/// What a task does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// It is being polled.
+    Running,
+    /// It was woken, and waits for a worker.
+    Scheduled,
+    /// It waits for something.
+    Idle,
+    /// It isn't being polled; whether it was woken is known of tokio's tasks alone.
+    Waiting,
+    /// It has ended, and its output waits to be read.
+    Complete,
+    /// Nothing tells.
+    Unknown,
+}
+
+impl TaskState {
+    /// As a table writes it: `idle`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Scheduled => "scheduled",
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Complete => "complete",
+            Self::Unknown => "?",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Why something isn't known of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NotKnown {
+    /// The task isn't wrapped: nobody counts its polls.
+    NotWrapped,
+}
+
+impl fmt::Display for NotKnown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotWrapped => {
+                "known of wrapped tasks alone: `birthmark::tokio::spawn`, `.watched()`, `birthmark::tokio::run`"
+            }
+        })
+    }
+}
+
+impl std::error::Error for NotKnown {}
+
+/// Where tasks were spawned; one for all that were spawned by the same stack.
+#[derive(Debug)]
+pub(super) struct Site {
+    stack: RawStack,
+    named: OnceLock<Named>,
+}
+
+#[derive(Debug)]
+struct Named {
+    traceback: Traceback,
+    /// The type of the future, as tokio's frames tell it.
+    future: Option<String>,
+}
+
+impl Site {
+    pub(super) fn new(stack: RawStack) -> Self {
+        Self { stack, named: OnceLock::new() }
+    }
+
+    fn named(&self) -> &Named {
+        self.named.get_or_init(|| {
+            let (_ours, _time) = (heap::ours(), poll::our_time());
+            let traceback = heap::named_stack(&self.stack);
+            #[cfg(feature = "tokio")]
+            let future = {
+                let functions = traceback.all_frames().iter().filter_map(|frame| frame.function());
+                super::super::tokio::future_type(functions)
+            };
+            #[cfg(not(feature = "tokio"))]
+            let future = None;
+            Named { traceback, future }
+        })
+    }
+}
+
+/// A task as it was when it was asked for.
+///
+/// Of a task whose spawn stack was kept, names are looked up when its future's type or its stack is first asked for.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub(super) id: TaskId,
+    pub(super) kind: TaskKind,
+    pub(super) state: TaskState,
+    pub(super) wrapped: Option<Wrapped>,
+    pub(super) bytes: Option<usize>,
+    pub(super) site: Option<Arc<Site>>,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(super) owner: u64,
+}
+
+/// What a wrapper knows of its task.
+#[derive(Clone, Debug)]
+pub(super) struct Wrapped {
+    pub name: &'static str,
+    pub made: &'static Location<'static>,
+    pub age: Duration,
+    pub polls: u64,
+    pub busy: Duration,
+    pub parent: Option<TaskId>,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub test: u64,
+}
+
+impl Task {
+    /// Which task.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+    /// A task, the root future, or a part of a task.
+    pub fn kind(&self) -> TaskKind {
+        self.kind
+    }
+    /// What it does now.
+    pub fn state(&self) -> TaskState {
+        self.state
+    }
+    /// The type of its future: for an `async fn` the function's path. Nothing where neither a wrapper nor the names of its spawn
+    /// stack tell it.
+    pub fn future(&self) -> Option<&str> {
+        match &self.wrapped {
+            Some(wrapped) => Some(short(wrapped.name)),
+            None => self.site.as_ref()?.named().future.as_deref(),
+        }
+    }
+    /// Since when it was wrapped.
+    ///
+    /// # Errors
+    /// Of a task that isn't wrapped.
+    pub fn age(&self) -> Result<Duration, NotKnown> {
+        self.wrapped().map(|w| w.age)
+    }
+    /// How often it was polled, the present poll too.
+    ///
+    /// # Errors
+    /// Of a task that isn't wrapped.
+    pub fn polls(&self) -> Result<u64, NotKnown> {
+        self.wrapped().map(|w| w.polls)
+    }
+    /// How long its polls took together, the present one too.
+    ///
+    /// # Errors
+    /// Of a task that isn't wrapped.
+    pub fn busy(&self) -> Result<Duration, NotKnown> {
+        self.wrapped().map(|w| w.busy)
+    }
+    /// Who was polled on the thread that spawned it: a task, or the root future; of a part of a task, that task. `Ok(None)`: it was
+    /// spawned outside of all.
+    ///
+    /// # Errors
+    /// Of a task that isn't wrapped.
+    pub fn parent(&self) -> Result<Option<TaskId>, NotKnown> {
+        self.wrapped().map(|w| w.parent)
+    }
+    /// Bytes that it holds at least: those of its cell, the block that the executor keeps it in, or of the future where that block
+    /// isn't known.
+    pub fn bytes(&self) -> Option<usize> {
+        self.bytes
+    }
+    /// The stack that spawned it, where tracing was on then.
+    pub fn spawned(&self) -> Option<&Traceback> {
+        Some(&self.site.as_ref()?.named().traceback)
+    }
+    /// Where a wrapped task was spawned or its future watched.
+    pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
+        Some(self.wrapped.as_ref()?.made)
+    }
+    /// Whether its polls are counted.
+    pub fn is_wrapped(&self) -> bool {
+        self.wrapped.is_some()
+    }
+
+    /// Whether it is a test's: in the list of its runtime, or wrapped in it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_of(&self, test: u64, owner: Option<u64>) -> bool {
+        owner == Some(self.owner) || self.wrapped.as_ref().is_some_and(|w| w.test == test)
+    }
+
+    /// Whether it is a tokio task of a test's runtime.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_task_of(&self, test: u64, owner: Option<u64>) -> bool {
+        match owner {
+            Some(owner) if self.owner != 0 => self.owner == owner,
+            _ => self.kind == TaskKind::Task && self.is_of(test, owner),
+        }
+    }
+
+    /// The addresses of the stack that spawned it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn raw_stack(&self) -> Option<Vec<usize>> {
+        Some(self.site.as_ref()?.stack.addresses.to_vec())
+    }
+
+    fn wrapped(&self) -> Result<&Wrapped, NotKnown> {
+        self.wrapped.as_ref().ok_or(NotKnown::NotWrapped)
+    }
+
+    /// The place that a table shows: of a stack the line that leads it.
+    pub(super) fn place(&self) -> Option<String> {
+        if let Some(traceback) = self.spawned() {
+            return Some(traceback.lead().place());
+        }
+        let at = self.spawned_at()?;
+        Some(format!("{}:{}", crate::trace::frame::shown(at.file()), at.line()))
+    }
+}
+
+/// A type's name as people write it: of an `async fn`'s future the function's path.
+fn short(name: &str) -> &str {
+    let mut name = name;
+    while let Some(inner) =
+        name.strip_prefix("birthmark::watch::wrapped::Watched<").and_then(|inner| inner.strip_suffix('>'))
+    {
+        name = inner;
+    }
+    while let Some(outer) = name.strip_suffix("::{{closure}}") {
+        name = outer;
+    }
+    name
+}
+
+/// Why an inventory may not be complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Missing {
+    /// Async debug is off: wrapped futures aren't registered.
+    AsyncDebugOff,
+    /// Some futures were wrapped while async debug was off.
+    WrappedWhileOff,
+    /// So many wrapped futures found no place.
+    Full(u64),
+    /// `DebugAlloc` isn't the program's allocator: tasks that aren't wrapped can't be found.
+    NotInstalled,
+    /// Blocks weren't recorded from the start on, and no runtime is attached whose count would show what is missing.
+    NotAttached,
+    /// The attached runtimes have so many tasks more, spawned while tracing was off.
+    TracingWasOff(usize),
+    /// Blocks weren't recorded from the start on: tasks of a `LocalSet` and of runtimes that aren't attached may be missing.
+    TracingBeganLate,
+    /// tokio's cells weren't recognised: it is laid out in another way than those that are known.
+    NotRecognised,
+    /// The system had no memory for records of some blocks.
+    RecordsDropped,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AsyncDebugOff => {
+                "async debug is off, so wrapped tasks aren't listed as such: BIRTHMARK_ASYNC_DEBUG=1 registers them"
+            }
+            Self::WrappedWhileOff => {
+                "async debug was off when some futures were wrapped: they aren't listed as such"
+            }
+            Self::Full(n) => return write!(f, "{n} wrapped futures found no place in the list"),
+            Self::NotInstalled => {
+                "`DebugAlloc` isn't this program's allocator: tasks that aren't wrapped can't be found"
+            }
+            Self::NotAttached => {
+                "no runtime is attached and blocks weren't recorded from the start on, so tasks that aren't wrapped may be \
+                 missing: TRACEMALLOC=5 records them, `birthmark::tokio::attach` counts them"
+            }
+            Self::TracingWasOff(1) => {
+                "1 task isn't listed: tracing was off when it was spawned; TRACEMALLOC=5 lists it"
+            }
+            Self::TracingWasOff(n) => {
+                return write!(
+                    f,
+                    "{n} tasks aren't listed: tracing was off when they were spawned; TRACEMALLOC=5 lists them"
+                );
+            }
+            Self::TracingBeganLate => {
+                "blocks weren't recorded from the start on: tasks of a `LocalSet` that aren't wrapped may be missing; \
+                 TRACEMALLOC=5 records them"
+            }
+            Self::NotRecognised => {
+                "tokio keeps its tasks in another way than those that are known: tasks that aren't wrapped aren't listed"
+            }
+            Self::RecordsDropped => "the system had no memory to record some blocks: their tasks aren't listed",
+        })
+    }
+}
+
+/// The tasks of the process at a moment, as plain data. Its `Display` is a table, one line a task, grouped by where they were spawned
+/// when there are many; [`Tasks::tree`] shows who spawned whom.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    pub(super) all: Vec<Task>,
+    pub(super) missing: Vec<Missing>,
+}
+
+impl Tasks {
+    /// Each task: those of wrapped futures first, the oldest first.
+    pub fn iter(&self) -> std::slice::Iter<'_, Task> {
+        self.all.iter()
+    }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+    /// The task of this id.
+    pub fn by_id(&self, id: TaskId) -> Option<&Task> {
+        self.all.iter().find(|task| task.id == id)
+    }
+    /// Whether these are all tasks, as far as can be proved.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+    /// Forgets the others.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn keep(&mut self, wanted: impl Fn(&Task) -> bool) {
+        self.all.retain(wanted);
+    }
+    /// Why some may be missing; empty: none is.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+    /// The tasks as a tree: each below the one that spawned it. Shown by its `Display`.
+    #[doc(alias = "print_call_graph")]
+    pub fn tree(&self) -> Tree<'_> {
+        Tree(self)
+    }
+}
+
+impl<'a> IntoIterator for &'a Tasks {
+    type Item = &'a Task;
+    type IntoIter = std::slice::Iter<'a, Task>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Tasks {
+    type Item = Task;
+    type IntoIter = std::vec::IntoIter<Task>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.all.into_iter()
+    }
+}
+
+/// [`Tasks`] as a tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a>(pub(super) &'a Tasks);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_futures_type_reads_as_the_function_that_made_it() {
+        for (name, shown) in [
+            ("app::serve::{{closure}}", "app::serve"),
+            ("app::main::{{closure}}::{{closure}}", "app::main"),
+            ("birthmark::watch::wrapped::Watched<app::serve::{{closure}}>", "app::serve"),
+            ("app::Mine<u8>", "app::Mine<u8>"),
+        ] {
+            assert_eq!(short(name), shown);
+        }
+    }
+
+    #[test]
+    fn each_reason_names_what_would_help_or_what_is_so() {
+        for missing in [
+            Missing::AsyncDebugOff,
+            Missing::NotAttached,
+            Missing::TracingWasOff(1),
+            Missing::TracingWasOff(3),
+            Missing::TracingBeganLate,
+        ] {
+            let words = missing.to_string();
+            assert!(words.contains("=5") || words.contains("=1"), "{words}");
+        }
+    }
+}

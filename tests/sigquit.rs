@@ -1,0 +1,133 @@
+//! SIGQUIT tells what goes on and the program goes on, while async debug is on; where it is off, or somebody else handles the signal,
+//! all is as it was.
+
+#![cfg(all(feature = "tokio", target_os = "linux"))]
+
+mod child_process;
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use child_process::{asked, run};
+use tokio::runtime::Builder;
+
+#[global_allocator]
+static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+
+const MS: Duration = Duration::from_millis(1);
+
+static THEIRS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn their_handler(_signal: libc::c_int) {
+    THEIRS.store(true, SeqCst);
+}
+
+fn quit_myself() {
+    // SAFETY: a signal to this process.
+    unsafe { libc::kill(libc::getpid(), libc::SIGQUIT) };
+}
+
+#[inline(never)]
+fn nap(time: Duration) {
+    std::thread::sleep(std::hint::black_box(time));
+    std::hint::black_box(());
+}
+
+/// Sends the signal while all workers are stuck, and waits until the answer must be there.
+fn from_outside() {
+    std::thread::spawn(|| {
+        nap(MS * 300);
+        quit_myself();
+    });
+}
+
+async fn body() {
+    from_outside();
+    let tasks: Vec<_> = (0..3).map(|_| tokio::spawn(async { nap(MS * 1500) })).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    println!("went_on=yes");
+}
+
+/// Ends by the signal in a child process: how it ended.
+fn forked(program: impl FnOnce()) -> libc::c_int {
+    // SAFETY: the child only does what a forked child may: it signals itself and ends.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            program();
+            libc::_exit(7);
+        }
+        let mut status = 0;
+        libc::waitpid(child, &mut status, 0);
+        status
+    }
+}
+
+#[test]
+fn program() {
+    let Some(asked) = asked() else { return };
+    match asked.as_str() {
+        "mt" => {
+            birthmark::tokio::run_on(Builder::new_multi_thread().worker_threads(2).enable_all(), true, body())
+        }
+        "ct" => birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, body()),
+        "off" => {
+            birthmark::tokio::run(true, async {});
+            assert!(libc::WIFSIGNALED(forked(quit_myself)), "it is off again");
+            birthmark::tokio::run(false, async {});
+            assert!(libc::WIFSIGNALED(forked(quit_myself)), "it was never on");
+        }
+        "child" => birthmark::tokio::run(true, async {
+            assert!(libc::WIFSIGNALED(forked(quit_myself)), "a child without our threads");
+            println!("went_on=yes");
+        }),
+        "theirs" => {
+            // SAFETY: a handler that only stores a flag.
+            unsafe { libc::signal(libc::SIGQUIT, their_handler as *const () as libc::sighandler_t) };
+            birthmark::tokio::run(true, async {
+                quit_myself();
+                let end = Instant::now() + MS * 5000;
+                while !THEIRS.load(SeqCst) && Instant::now() < end {
+                    nap(MS);
+                }
+            });
+            assert!(THEIRS.load(SeqCst));
+            nap(MS * 300);
+            println!("went_on=yes");
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
+#[test]
+fn with_every_worker_stuck_the_tasks_and_the_stacks_are_told_and_the_program_goes_on() {
+    for how in ["mt", "ct"] {
+        let output = run(how, &[("TRACEMALLOC", "5")]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert_eq!(output.said("went_on"), "yes");
+        let told = output.stderr.split_once("birthmark: tasks: what goes on now").unwrap().1;
+        assert!(told.contains("  busy in    sigquit::nap"), "{told}");
+        assert!(told.contains("  tasks      4 tasks: "), "{told}");
+        assert!(told.contains("sigquit::body"), "{told}");
+        assert!(told.contains("tests/sigquit.rs:"), "{told}");
+    }
+}
+
+#[test]
+fn without_async_debug_and_in_a_forks_child_the_signal_ends_the_process() {
+    for how in ["off", "child"] {
+        let output = run(how, &[]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(output.reports("tasks").is_empty(), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn another_handler_is_left_alone() {
+    let output = run("theirs", &[]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(output.said("went_on"), "yes");
+    assert!(output.reports("tasks").is_empty(), "{}", output.stderr);
+}

@@ -1,0 +1,200 @@
+//! Whose `Err` nobody read: tasks from `birthmark::tokio::spawn_fallible`.
+
+#![cfg(feature = "tokio")]
+
+mod child_process;
+
+use std::time::Duration;
+
+use birthmark::tokio::{spawn, spawn_fallible};
+use child_process::{asked, run};
+use tokio::runtime::Builder;
+use tokio::task::yield_now;
+
+#[global_allocator]
+static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+
+/// Owns no memory.
+#[derive(Debug)]
+#[allow(dead_code)]
+struct Broken(u8);
+
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
+async fn fails() -> Result<u32, Broken> {
+    println!("culprit={}", tokio::task::id());
+    yield_now().await;
+    Err(Broken(7))
+}
+
+async fn works() -> Result<u32, Broken> {
+    yield_now().await;
+    Ok(6)
+}
+
+async fn body(program: &str) {
+    match program {
+        // Unread.
+        "detached" => drop(spawn_fallible(fails())),
+        "dropped_later" => {
+            let task = spawn_fallible(fails());
+            settle().await;
+            assert!(task.is_finished());
+            drop(task);
+        }
+        "dropped_elsewhere" => {
+            let task = spawn_fallible(fails());
+            settle().await;
+            spawn(async move { drop(task) }).await.unwrap();
+        }
+        "aborted_after" => {
+            let task = spawn_fallible(fails());
+            settle().await;
+            task.abort();
+        }
+        "lost_a_select" => {
+            tokio::select! {
+                biased;
+                () = yield_now() => {}
+                _ = spawn_fallible(fails()) => {}
+            }
+            settle().await;
+        }
+        // Held to the end.
+        "leaked" => {
+            std::mem::forget(spawn_fallible(fails()));
+            settle().await;
+        }
+        // Read, or there is nothing to read.
+        "awaited" => assert!(spawn_fallible(fails()).await.unwrap().is_err()),
+        "awaited_by_reference" => {
+            let mut task = spawn_fallible(fails());
+            assert!((&mut task).await.unwrap().is_err());
+            drop(task);
+        }
+        "read_and_kept" => {
+            let mut task = spawn_fallible(fails());
+            let error = (&mut task).await;
+            std::mem::forget((task, error));
+        }
+        "read_elsewhere" => {
+            let task = spawn_fallible(fails());
+            spawn(async move { assert!(task.await.unwrap().is_err()) }).await.unwrap();
+        }
+        "works" => {
+            drop(spawn_fallible(works()));
+            let task = spawn_fallible(works());
+            settle().await;
+            drop(task);
+            std::mem::forget(spawn_fallible(works()));
+            settle().await;
+        }
+        "aborted" => {
+            spawn_fallible(fails()).abort();
+            let waits = spawn_fallible(async {
+                std::future::pending::<()>().await;
+                fails().await
+            });
+            settle().await;
+            waits.abort();
+        }
+        "panics" => {
+            let task = spawn_fallible(async {
+                assert!(std::hint::black_box(false), "of the task");
+                fails().await
+            });
+            assert!(task.await.unwrap_err().is_panic());
+        }
+        "panic_takes_it_along" => {
+            let task = tokio::spawn(async {
+                let _failed = spawn_fallible(fails());
+                settle().await;
+                panic!("the panic is the news");
+            });
+            assert!(task.await.is_err());
+        }
+        other => panic!("no program {other}"),
+    }
+    settle().await;
+}
+
+#[test]
+fn program() {
+    if let Some(asked) = asked() {
+        let (how, program) = asked.split_once(' ').unwrap();
+        match how {
+            "mt" => birthmark::tokio::run(true, body(program)),
+            "ct" => {
+                birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, body(program));
+            }
+            "plain" => Builder::new_current_thread().enable_all().build().unwrap().block_on(body(program)),
+            "off" => birthmark::tokio::run(false, body(program)),
+            other => panic!("no way {other}"),
+        }
+    }
+}
+
+const DEBUG: (&str, &str) = ("BIRTHMARK_ASYNC_DEBUG", "1");
+
+#[test]
+fn an_error_that_nobody_reads_is_told_once_with_its_text_and_the_place_of_its_task() {
+    for how in ["mt", "ct", "plain"] {
+        for program in
+            ["detached", "dropped_later", "dropped_elsewhere", "aborted_after", "lost_a_select", "leaked"]
+        {
+            for more in [("TRACEMALLOC", "5"), ("BIRTHMARK_MALLOC", "0")] {
+                let output = run(&format!("{how} {program}"), &[DEBUG, more]);
+                let text = format!("{how} {program} {more:?}\n{}\n{}", output.stdout, output.stderr);
+                assert_eq!(output.code, Some(0), "{text}");
+                let all = output.reports("task-error");
+                let until = if program == "leaked" { " before the program ended" } else { "" };
+                let culprit = output.said("culprit");
+                let told = format!(
+                    "task {culprit} `unread_errors::fails` failed and nobody read it{until}: Broken(7)"
+                );
+                assert_eq!(all, [told], "{text}");
+                let spawned = output.stderr.lines().find(|line| line.starts_with("  spawned "));
+                assert!(spawned.is_some_and(|line| line.contains("tests/unread_errors.rs:")), "{text}");
+                if program.starts_with("dropped") {
+                    assert!(output.stderr.contains("\n  dropped "), "{text}");
+                }
+                // The report, and the line that ends a test binary.
+                assert_eq!(output.stderr.matches("birthmark:").count(), 2, "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_read_what_works_and_what_never_came_to_its_end_is_silent() {
+    for how in ["mt", "ct", "plain"] {
+        for program in [
+            "awaited",
+            "awaited_by_reference",
+            "read_and_kept",
+            "read_elsewhere",
+            "works",
+            "aborted",
+            "panics",
+            "panic_takes_it_along",
+        ] {
+            let output = run(&format!("{how} {program}"), &[DEBUG, ("TRACEMALLOC", "5")]);
+            let text = format!("{how} {program}\n{}\n{}", output.stdout, output.stderr);
+            assert_eq!(output.code, Some(0), "{text}");
+            // A panic's backtrace may well be a slow poll.
+            assert!(output.reports("task-error").is_empty(), "{text}");
+        }
+    }
+}
+
+#[test]
+fn filters_see_unread_errors_and_while_async_debug_is_off_nothing_is_told() {
+    let ignored = run("mt detached", &[("BIRTHMARK_WARNINGS", "ignore::task-error")]);
+    let off = run("off detached", &[]);
+    for output in [ignored, off] {
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
+    }
+}
