@@ -3,10 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::ptr::null_mut;
-use std::sync::atomic::{
-    AtomicI32, AtomicPtr,
-    Ordering::{Acquire, Release},
-};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::warning::{Kind, Row, Warning};
@@ -27,9 +24,9 @@ impl Holder {
     /// Thread id and place.
     #[cfg(feature = "tokio")]
     pub(crate) fn now(&self) -> Option<(i32, &'static Location<'static>)> {
-        let thread = self.thread.load(Acquire);
+        let thread = self.thread.load(Ordering::Acquire);
         // SAFETY: null or the address of a `&'static Location`, stored by `hold`.
-        let place = unsafe { self.place.load(Acquire).as_ref() }?;
+        let place = unsafe { self.place.load(Ordering::Acquire).as_ref() }?;
         Some((thread, place))
     }
 }
@@ -85,8 +82,8 @@ fn note(holder: &Holder, what: &'static str, place: &'static Location<'static>) 
         return 0;
     }
     NUMBER.set(number);
-    holder.thread.store(heap::thread_id(), Release);
-    holder.place.store(std::ptr::from_ref(place).cast_mut(), Release);
+    holder.thread.store(heap::thread_id(), Ordering::Release);
+    holder.place.store(std::ptr::from_ref(place).cast_mut(), Ordering::Release);
     number
 }
 
@@ -108,7 +105,7 @@ impl Drop for Held<'_> {
 
 #[cold]
 fn forget(holder: &Holder, number: u64) {
-    holder.place.store(null_mut(), Release);
+    holder.place.store(null_mut(), Ordering::Release);
     let _ = HELD.try_with(|held| {
         if let Ok(mut held) = held.try_borrow_mut()
             && let Some(at) = held.iter().rposition(|taken| taken.number == number)
