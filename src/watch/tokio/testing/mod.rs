@@ -70,8 +70,8 @@ pub fn test<F: Future>(limit: Duration, future: F) -> F::Output {
 /// use ::tokio::runtime::Builder;
 ///
 /// let mut builder = Builder::new_current_thread();
-/// let n = birthmark::tokio::test_on(builder.enable_all().start_paused(true), Duration::from_secs(5), async {
-///     ::tokio::time::sleep(Duration::from_secs(3600)).await; // paused time: at once
+/// let n = birthmark::tokio::test_on(builder.enable_all(), Duration::from_secs(5), async {
+///     ::tokio::time::sleep(Duration::from_millis(1)).await;
 ///     7
 /// });
 /// assert_eq!(n, 7);
