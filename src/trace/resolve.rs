@@ -275,12 +275,17 @@ mod tests {
         own.iter().any(|f| f.file().is_some_and(|f| f.ends_with("resolve.rs")))
     }
 
+    /// Its stack, and the line that took it.
+    #[inline(never)]
+    fn not_inlined() -> (Vec<Vec<Frame>>, u32) {
+        (stack(), line!())
+    }
+
     #[test]
     fn an_address_is_named_with_its_function_file_and_line() {
-        let line = line!() + 1;
-        let stack = stack();
+        let (stack, line) = not_inlined();
         let frame = stack[0].last().unwrap();
-        assert!(frame.function().unwrap().ends_with("an_address_is_named_with_its_function_file_and_line"));
+        assert!(frame.function().unwrap().ends_with("not_inlined"), "{frame:?}");
         if lines() {
             assert!(frame.file().unwrap().ends_with("src/trace/resolve.rs"), "{frame:?}");
             assert_eq!(frame.line(), line);
@@ -293,17 +298,22 @@ mod tests {
         stack()
     }
 
+    /// Its stack, and the line that took it.
+    #[inline(never)]
+    fn holds_an_inlined_one() -> (Vec<Vec<Frame>>, u32) {
+        (inlined_into_its_caller(), line!())
+    }
+
     #[test]
     fn an_inlined_function_is_a_frame_of_its_own_before_the_one_that_holds_it() {
         if !lines() {
             return;
         }
-        let line = line!() + 1;
-        let stack = inlined_into_its_caller();
+        let (stack, line) = holds_an_inlined_one();
         let [inner, outer] = &stack[0][..] else { panic!("two logical frames: {:?}", stack[0]) };
         assert!(inner.is_inlined() && !outer.is_inlined());
         assert!(inner.function().unwrap().contains("inlined_into_its_caller"), "{inner:?}");
-        assert!(outer.function().unwrap().ends_with("before_the_one_that_holds_it"), "{outer:?}");
+        assert!(outer.function().unwrap().ends_with("holds_an_inlined_one"), "{outer:?}");
         assert_eq!(outer.line(), line, "the call's line");
         assert_eq!(inner.offset(), outer.offset());
     }
