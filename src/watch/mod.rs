@@ -54,6 +54,7 @@ pub(crate) mod panics;
 #[cfg(feature = "heap")]
 pub(crate) mod poll;
 #[cfg(feature = "tokio")]
+#[cfg_attr(not(unix), path = "quit_none.rs")]
 mod quit;
 #[cfg(feature = "tokio")]
 mod stuck;

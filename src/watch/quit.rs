@@ -21,8 +21,7 @@ static OF: AtomicU32 = AtomicU32::new(0);
 extern "C" fn handler(signal: libc::c_int) {
     crate::sys::keep_errno(|| {
         // A fork's child has no reporter: it ends, as it would have without us.
-        // SAFETY: asks for a number.
-        if OF.load(Acquire) == unsafe { libc::getpid() } as u32 {
+        if OF.load(Acquire) == crate::sys::process_id() {
             ASKED.store(true, Release);
             reporter::poke();
             return;
@@ -51,7 +50,7 @@ fn ours() -> usize {
 
 /// Async debug is on. Ordinary code.
 pub(super) fn switched_on() {
-    let me = std::process::id();
+    let me = crate::sys::process_id();
     let before = OF.load(Acquire);
     let free = present() == libc::SIG_DFL || before != 0 && before != me && present() == ours();
     if before == me && present() == ours() || !free {

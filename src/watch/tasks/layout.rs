@@ -93,7 +93,8 @@ pub(super) fn table(vtable: usize, shape: Shape) -> Option<(u32, usize)> {
     if !heap::read_unsure(vtable, bytes) {
         return None;
     }
-    let words: Vec<usize> = bytes.as_chunks::<8>().0.iter().map(|b| usize::from_ne_bytes(*b)).collect();
+    let words: Vec<usize> =
+        bytes.as_chunks::<{ size_of::<usize>() }>().0.iter().map(|b| usize::from_ne_bytes(*b)).collect();
     let functions =
         words.iter().enumerate().map(|(n, word)| u32::from(crate::sys::in_module(*word)) << n).sum();
     Some((functions, *words.last()?))

@@ -311,6 +311,7 @@ fn start() {
 }
 
 /// A report of what goes on. Ordinary code, on a thread of ours.
+#[cfg(unix)]
 pub(crate) fn situation(kind: &'static str, sentence: &str) -> String {
     situation::look(None).report(kind, sentence)
 }
