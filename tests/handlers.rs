@@ -15,7 +15,7 @@ use support::{in_modes, tracing};
 struct Simple;
 
 const CELL: usize = 256;
-const CELLS: usize = 1 << 14;
+const CELLS: usize = 1 << 17; // more than looking names up ever takes: to search a full pool is slow
 const SPACE: usize = 1 << 30;
 static TAKEN: [AtomicBool; CELLS] = [const { AtomicBool::new(false) }; CELLS];
 static HINT: AtomicUsize = AtomicUsize::new(0);

@@ -54,8 +54,9 @@ fn a_large_json_document_is_parsed_and_written() {
 #[test]
 fn rust_sources_are_parsed_by_syn() {
     in_every_mode("rust_sources_are_parsed_by_syn", || {
-        for source in sources() {
-            assert!(!black_box(syn::parse_file(&source).unwrap()).items.is_empty());
+        // Every third one: they are alike, and unoptimised this is slow.
+        for source in sources().iter().step_by(3) {
+            assert!(!black_box(syn::parse_file(source).unwrap()).items.is_empty());
         }
         agree();
     });
