@@ -230,8 +230,8 @@ async fn body(program: &str) {
             assert_eq!(tasks.missing(), [Missing::TracingWasOff(1)], "{tasks}");
             before.abort();
             let _ = before.await;
-            let tasks = all_tasks();
-            assert_eq!(tasks.missing(), [Missing::TracingBeganLate], "{tasks}");
+            // tokio counts a task a moment longer than its handle waits for it.
+            until("counted no more", |tasks| tasks.missing() == [Missing::TracingBeganLate]).await;
             after.abort();
         }
         "untraced" => {
