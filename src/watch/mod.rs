@@ -23,6 +23,8 @@ mod guard;
 #[cfg(feature = "heap")]
 mod heap;
 #[cfg(feature = "heap")]
+pub mod io;
+#[cfg(feature = "heap")]
 mod locks;
 #[cfg(feature = "heap")]
 mod reporter;

@@ -132,7 +132,7 @@ impl Sites {
 
 /// Kind, addresses of all stacks, and places given in words.
 fn stacks_key(warning: &Warning) -> u64 {
-    let rows = warning.rows.iter().flat_map(|row| {
+    let rows = warning.rows.iter().filter(|row| row.is_site()).flat_map(|row| {
         let words = row.place.as_deref().unwrap_or("");
         let ends = [u64::MAX, row.stack.len() as u64];
         let stack = row.stack.iter().map(|address| *address as u64);
@@ -154,7 +154,7 @@ fn site(report: &Report, warning: &Warning) -> String {
     text
 }
 
-/// The rows, each with its stack where it has one.
+/// The rows of the site, each with its stack where it has one.
 fn placed<'a>(
     report: &'a Report,
     warning: &'a Warning,
@@ -164,10 +164,11 @@ fn placed<'a>(
         _ => None,
     });
     let mut stacks = stacks.peekable();
-    warning.rows.iter().map(move |row| {
+    let rows = warning.rows.iter().map(move |row| {
         let own = if row.stack.is_empty() { None } else { stacks.next_if(|stack| stack.label == row.label) };
         (row, own.map(|stack| &stack.traceback))
-    })
+    });
+    rows.filter(|(row, _)| row.is_site())
 }
 
 /// Where a stack leads.

@@ -67,6 +67,9 @@ impl std::fmt::Display for Kind {
     }
 }
 
+/// The label of where something was touched last.
+pub(crate) const TOUCHED: &str = "touched";
+
 /// One fact: words, or a stack of return addresses (most recent first), or both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
@@ -89,6 +92,10 @@ impl Row {
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }
+    }
+    /// Whether its place is part of the warning's site; where something was touched last varies with what it did.
+    pub(crate) fn is_site(&self) -> bool {
+        self.label != TOUCHED
     }
     pub(crate) fn noted(mut self, note: String) -> Self {
         self.note = Some(note);
