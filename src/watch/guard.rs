@@ -4,8 +4,9 @@ use std::panic::Location;
 use std::ptr::{from_ref, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
-use super::warning::{Kind, Row, TOUCHED, Warning};
+use super::warning::{Kind, Row, Warning};
 use super::{heap, reporter, switch, trial};
+use crate::report::record::TOUCHED;
 use crate::trace::frame::Owner;
 use crate::trace::owner::origin;
 

@@ -2,6 +2,7 @@
 
 use super::verdict::Case;
 use crate::config::Level;
+use crate::report::record::TOUCHED;
 
 /// The field's own word for what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +67,6 @@ impl std::fmt::Display for Kind {
         f.pad(self.name())
     }
 }
-
-/// The label of where something was touched last.
-pub(crate) const TOUCHED: &str = "touched";
 
 /// One fact: words, or a stack of return addresses (most recent first), or both.
 #[derive(Clone, Debug, Default)]
