@@ -109,4 +109,6 @@ pub use watch::tasks::{self, all_tasks, current_task};
 #[cfg(feature = "tokio")]
 pub use watch::tokio;
 #[cfg(feature = "heap")]
-pub use watch::{WatchExt, Watched, io, set_debug, set_slow_callback_duration, sync, warnings, watched};
+pub use watch::{
+    WatchExt, Watched, io, process, set_debug, set_slow_callback_duration, sync, warnings, watched,
+};

@@ -161,10 +161,8 @@ impl ResourceGuard {
     #[inline]
     #[track_caller]
     pub fn pending(&self, n: usize) {
-        if let Some(state) = &self.state {
-            state.pending.store(n, Relaxed);
-            state.touched_at.store(from_ref(Location::caller()).cast_mut(), Relaxed);
-        }
+        self.owe(n);
+        self.touch();
     }
 
     /// Nothing is undone.
@@ -190,17 +188,30 @@ impl ResourceGuard {
         self.state.is_some()
     }
 
+    /// There are `n` pieces of work undone from the beginning: what makes the object is no touch.
+    pub(crate) fn owe(&self, n: usize) {
+        if let Some(state) = &self.state {
+            state.pending.store(n, Relaxed);
+        }
+    }
+
+    /// The caller's line is where the object was touched last.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn touch(&self) {
+        if let Some(state) = &self.state {
+            state.touched_at.store(from_ref(Location::caller()).cast_mut(), Relaxed);
+        }
+    }
+
     /// How much is undone.
-    #[cfg(feature = "tokio")]
     pub(crate) fn undone(&self) -> usize {
         self.state.as_ref().map_or(0, |state| state.pending.load(Relaxed))
     }
 
     /// Nothing is undone: said by the owner's end, which is no touch.
     pub(crate) fn settle(&self) {
-        if let Some(state) = &self.state {
-            state.pending.store(0, Relaxed);
-        }
+        self.owe(0);
     }
 
     /// Its owner is dropped now, and what is lost is said in a sentence and rows of its own. Nothing is pending from now on.

@@ -27,6 +27,8 @@ pub mod io;
 #[cfg(feature = "heap")]
 mod locks;
 #[cfg(feature = "heap")]
+pub mod process;
+#[cfg(feature = "heap")]
 mod reporter;
 #[cfg(feature = "heap")]
 mod sites;

@@ -38,6 +38,8 @@ mod fallible;
 pub mod fs;
 pub mod io;
 mod probe;
+#[cfg(feature = "tokio-process")]
+pub mod process;
 mod proof;
 mod say;
 mod shutdown;
