@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | who holds the memory, what grew | `tracemalloc` | [`tracemalloc`], [`snapshot`](snapshot()), [`Snapshot`] |
 //! | who corrupted it, freed it twice, wrote after its free | `PYTHONMALLOC=debug` | `BIRTHMARK_MALLOC=debug`, [`check_heap`] |
-//! | which task blocks the runtime, what was lost on drop | asyncio's debug mode, `ResourceWarning` | `birthmark::tokio`, [`ResourceGuard`] |
+//! | which task blocks the runtime, what was lost on drop | asyncio's debug mode, `ResourceWarning` | `birthmark::tokio`, [`io`], [`process`], [`ResourceGuard`] |
 //!
 //! Nothing is on until a variable or a call says so, but for the debug heap in builds with `debug_assertions`. The variables and
 //! the prices stand in the README; [`doctor`] tells what is on and what to change.

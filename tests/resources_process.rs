@@ -135,6 +135,7 @@ fn child(program: &str) {
             birthmark::set_slow_callback_duration(MS * 60_000); // a busy machine may make any poll slow
             let builder = builder.enable_all();
             match program.strip_prefix("test:") {
+                Some("hangs") => birthmark::tokio::test_on(builder, MS * 300, body("hangs")),
                 Some(program) => birthmark::tokio::test_on(builder, MS * 10_000, body(program)),
                 None => birthmark::tokio::run_on(builder, true, body(program)),
             }
@@ -165,6 +166,12 @@ async fn body(program: &str) {
             let mut child = spawn_async("sleep");
             let _end = End(child.id().unwrap());
             tokio::time::timeout(MS, child.wait()).await.unwrap_err();
+            lose(child);
+        }
+        "hangs" => {
+            let mut child = spawn_async("sleep");
+            let _end = End(child.id().unwrap());
+            child.wait().await.unwrap();
         }
         // Silent.
         "waited" => {
@@ -320,4 +327,11 @@ fn a_lost_child_is_caught_as_a_value_filters_hold_for_it_and_the_test_wrapper_fa
         assert_eq!(output.code, Some(101), "{}", output.stderr);
         assert!(output.stderr.contains("left 1 thing behind"), "{}", output.stderr);
     }
+}
+
+#[test]
+fn a_test_that_hangs_says_which_children_it_has_not_waited_for() {
+    let output = run("test:hangs@multi", &[]);
+    assert_eq!(output.code, Some(101), "{}", output.stderr);
+    assert!(output.stderr.contains("Child with 1 process that nobody has waited for"), "{}", output.stderr);
 }
