@@ -168,6 +168,16 @@ async fn body(program: &str) {
             tokio::time::timeout(MS, child.wait()).await.unwrap_err();
             lose(child);
         }
+        "at_shutdown" => {
+            let mut command = async_process::Command::new("sleep");
+            let child = command.arg("3").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            println!("id={}", child.id().unwrap());
+            let task = async move {
+                let _child = child;
+                std::future::pending::<()>().await;
+            };
+            tokio::spawn(birthmark::watched(task).daemon());
+        }
         "hangs" => {
             let mut child = spawn_async("sleep");
             let _end = End(child.id().unwrap());
@@ -282,6 +292,9 @@ fn a_child_of_tokios_that_nobody_waits_for_says_that_nobody_will_know_how_it_end
         assert!(row(&output, "allocated").contains("resources_process::spawn_async"), "{}", output.stderr);
         assert!(row(&output, "dropped").contains("resources_process::lose"), "{}", output.stderr);
         assert!(row(&output, "help").contains("`wait().await`"), "{}", output.stderr);
+    }
+    for (output, sentence) in on_both("at_shutdown") {
+        assert_eq!(sentence, told(&output, "`sleep` still runs, and nobody will know how it ends"));
     }
     for (output, sentence) in on_both("ended") {
         assert_eq!(sentence, told(&output, "`true` has ended, and nobody knows how"));

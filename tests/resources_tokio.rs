@@ -116,6 +116,16 @@ async fn work(program: &str) {
             task.abort();
             let _ = task.await;
         }
+        "file_at_shutdown" => {
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            let task = async move {
+                let _file = failed().await;
+                let _ = ready.send(());
+                std::future::pending::<()>().await;
+            };
+            tokio::spawn(birthmark::watched(task).daemon());
+            is_ready.await.unwrap();
+        }
         "file_budget" => {
             let file = failed().await;
             // A task whose budget is used up is told that nothing is ready.
@@ -261,9 +271,9 @@ async fn work(program: &str) {
         }
         "oneshot_shutdown" => {
             let (sender, receiver) = make_channel();
-            tokio::spawn(birthmark::WatchExt::watched(wait_for(receiver)).daemon());
+            tokio::spawn(birthmark::watched(wait_for(receiver)).daemon());
             tokio::spawn(
-                birthmark::WatchExt::watched(async move {
+                birthmark::watched(async move {
                     let _sender = sender;
                     std::future::pending::<()>().await;
                 })
@@ -365,7 +375,7 @@ fn a_file_with_a_failed_write_tells_the_error_and_which_file() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_error_that_tokio_keeps_to_itself_is_told_too() {
-    for program in ["file_failed_into_std", "file_failed_try_into_std", "file_budget"] {
+    for program in ["file_failed_into_std", "file_failed_try_into_std", "file_budget", "file_at_shutdown"] {
         one(program, FAILED);
     }
     // Then only its kind is known.

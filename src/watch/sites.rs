@@ -228,6 +228,19 @@ mod tests {
         Warning::new(kind, "it is lost".into(), vec![Row::stack("dropped", vec![stack])])
     }
 
+    #[test]
+    fn where_it_was_touched_last_makes_no_other_site() {
+        let sites = sites();
+        let touched = |stack| {
+            let mut warning = warning(Kind::ResourceWarning, 1);
+            warning.rows.insert(0, Row::stack(record::TOUCHED, vec![stack]));
+            warning
+        };
+        assert!(told(&sites, &touched(5), 3));
+        assert!(!told(&sites, &touched(6), 3));
+        assert!(told(&sites, &warning(Kind::ResourceWarning, 2), 4));
+    }
+
     /// Every stack leads to this line.
     fn named(warning: &Warning, line: u32) -> Report {
         let frame = Frame {
