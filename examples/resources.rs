@@ -35,11 +35,11 @@
 //!   help       call `flush().await` before it is dropped
 //!
 //! 4. A time-out drops a child process
-//! birthmark: resource-warning: Child was dropped and not waited for: process 21115 `sleep` still runs, and nobody will know how it ends
+//! birthmark: resource-warning: Child was dropped and not waited for: process 19175 `sleep` still runs, and nobody will know how it ends
 //!   allocated  resources::compress::{{closure}}  examples/resources.rs:102
 //!   dropped    resources::compress::{{closure}}  examples/resources.rs:103  thread main
 //!              resources::main                   examples/resources.rs:184
-//!   help       call `wait().await`, `kill().await` or, where it may go on alone, `detach()` before it is dropped
+//!   help       call `wait().await`, `kill().await` or `detach()`, or set `kill_on_drop(true)` before it is dropped
 //!
 //! 5. A question gets no answer
 //! birthmark: resource-warning: oneshot::Sender<usize> was dropped with nothing sent while its receiver waited

@@ -52,7 +52,7 @@ pub struct Child {
 impl Child {
     fn over(mut inner: TokioChild, program: impl FnOnce() -> String) -> Self {
         let (stdin, stdout, stderr) = (inner.stdin.take(), inner.stdout.take(), inner.stderr.take());
-        let call = "wait().await`, `kill().await` or, where it may go on alone, `detach()";
+        let call = "wait().await`, `kill().await` or `detach()`, or set `kill_on_drop(true)";
         let fate = Fate::new(inner.id(), call, program).collected();
         Self { stdin, stdout, stderr, fate, inner }
     }
