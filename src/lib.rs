@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | who holds the memory, what grew | `tracemalloc` | [`tracemalloc`], [`snapshot`](snapshot()), [`Snapshot`] |
 //! | who corrupted it, freed it twice, wrote after its free | `PYTHONMALLOC=debug` | `BIRTHMARK_MALLOC=debug`, [`check_heap`] |
-//! | which task blocks the runtime, what was lost on drop | asyncio's debug mode, `ResourceWarning` | `birthmark::tokio`, [`ResourceGuard`] |
+//! | which task blocks the runtime, what was lost on drop | asyncio's debug mode, `ResourceWarning` | `birthmark::tokio`, [`io`], [`process`], [`ResourceGuard`] |
 //!
 //! Nothing is on until a variable or a call says so, but for the debug heap in builds with `debug_assertions`. The variables and
 //! the prices stand in the README; [`doctor`] tells what is on and what to change.
@@ -109,4 +109,6 @@ pub use watch::tasks::{self, all_tasks, current_task};
 #[cfg(feature = "tokio")]
 pub use watch::tokio;
 #[cfg(feature = "heap")]
-pub use watch::{WatchExt, Watched, set_debug, set_slow_callback_duration, sync, warnings, watched};
+pub use watch::{
+    WatchExt, Watched, io, process, set_debug, set_slow_callback_duration, sync, warnings, watched,
+};

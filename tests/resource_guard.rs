@@ -113,6 +113,25 @@ fn child(program: &str) {
             out.write_all(b"hello").await.unwrap();
             assert!(out.into_inner().is_empty());
         }),
+        "writer_at_shutdown" => birthmark::tokio::run(true, async {
+            tokio::spawn(
+                birthmark::watched(async {
+                    let mut out = make_writer();
+                    out.write_all(b"hello").await.unwrap();
+                    std::future::pending::<()>().await;
+                })
+                .daemon(),
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }),
+        "writer_failed" => birthmark::tokio::run(true, async {
+            let (ours, theirs) = tokio::io::duplex(8);
+            drop(theirs);
+            let mut out = BufWriter::new(ours);
+            out.write_all(b"hello").await.unwrap();
+            out.flush().await.unwrap_err();
+            assert_eq!(out.buffer(), b"hello");
+        }),
         "run_false" => birthmark::tokio::run(false, async {
             let mut out = make_writer();
             out.write_all(b"hello").await.unwrap();
@@ -155,6 +174,8 @@ fn row<'a>(output: &'a Output, label: &str) -> Vec<&'a str> {
 #[test]
 fn an_object_dropped_with_work_undone_says_how_much_and_what_to_call() {
     let output = one("plain", &[TRACED], "Export was dropped with 3 left undone");
+    let touched = row(&output, "touched")[0];
+    assert!(touched.contains("tests/resource_guard.rs:"), "{touched}");
     assert!(row(&output, "dropped").iter().any(|l| l.contains("resource_guard::lose")
         && (l.contains("tests/resource_guard.rs:") || !cfg!(debug_assertions))));
     assert!(row(&output, "help").iter().any(|l| l.contains("call `finish()`")));
@@ -239,7 +260,20 @@ fn a_buffered_writer_dropped_with_bytes_says_how_many_are_lost() {
         output.stderr
     );
     assert!(row(&output, "help").iter().any(|l| l.contains("`flush().await` or `shutdown().await`")));
+    if cfg!(debug_assertions) {
+        assert!(row(&output, "touched").iter().any(|l| l.contains("resource_guard::child")));
+    }
     one("taken_out", &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
+}
+
+#[test]
+fn a_writer_of_a_task_that_its_runtimes_end_takes_loses_its_bytes_as_any_other() {
+    one("writer_at_shutdown", &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
+}
+
+#[test]
+fn a_writer_that_told_the_program_its_error_is_silent() {
+    none("writer_failed", &[TRACED]);
 }
 
 #[test]

@@ -6,6 +6,9 @@ use super::damage::Part;
 use crate::config::Level;
 use crate::trace::frame::{Frame, Traceback};
 
+/// The label of where something was touched last: of it the first line alone is shown where a report would grow long.
+pub(crate) const TOUCHED: &str = "touched";
+
 /// A report, ready to be written as text or JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Report {

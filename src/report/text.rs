@@ -11,7 +11,7 @@
 
 use std::fmt::Write;
 
-use super::record::{Report, Row, Shown, Stack, shown};
+use super::record::{Report, Row, Shown, Stack, TOUCHED, shown};
 use super::share::share;
 
 /// The lines of a report, unless all are asked for.
@@ -82,7 +82,11 @@ pub(crate) fn body(report: &Report, style: Style) -> String {
     // What is cut is told in the last line of help, so there must be one.
     let room = if style.full { usize::MAX } else { LINES.saturating_sub(words) };
     let room = if cut && report.help.is_empty() { room.saturating_sub(1) } else { room };
-    let given = share(&wanted, room);
+    let asked = |((stack, _), wanted): (&(&Stack, _), &usize)| match stack.label {
+        TOUCHED if cut => 1,
+        _ => *wanted,
+    };
+    let given = share(&stacks.iter().zip(&wanted).map(asked).collect::<Vec<_>>(), room);
 
     let mut stacks: Vec<Lines<'_>> = stacks
         .into_iter()
@@ -273,6 +277,22 @@ mod tests {
         let line =
             "  allocated  parser::run  src/parser.rs:12  via bytes-1.11.0 BytesMut::put_slice  thread main\n";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn of_where_it_was_touched_last_a_long_report_shows_the_first_line_alone() {
+        let deep =
+            |label, n: u32| stack(label, "", "", (0..n).map(|i| user(&format!("app::f{i}"), i)).collect());
+        let lines = |report: &Report| {
+            let text = body(report, PLAIN_STYLE);
+            let touched = text.lines().skip_while(|line| !line.starts_with("  touched"));
+            let rest = touched.skip(1).take_while(|line| line.starts_with("     ")).count();
+            (1 + rest, text.lines().count())
+        };
+        let long = report().stack(deep("allocated", 5)).stack(deep("touched", 5)).stack(deep("dropped", 5));
+        assert_eq!(lines(&long), (1, 11));
+        let short = report().stack(deep("allocated", 3)).stack(deep("touched", 3)).stack(deep("dropped", 3));
+        assert_eq!(lines(&short).0, 3);
     }
 
     #[test]

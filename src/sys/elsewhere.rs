@@ -141,3 +141,8 @@ pub(crate) unsafe fn environment<'a>() -> impl Iterator<Item = &'a [u8]> {
 pub(crate) fn at_exit(_f: extern "C" fn()) -> bool {
     false
 }
+
+/// Nothing is left of a child process that has ended.
+pub(crate) fn child_state(_id: u32) -> Option<super::ChildState> {
+    None
+}

@@ -50,6 +50,14 @@ pub(crate) const ADDRESS_BITS: u32 = if usize::BITS < 48 {
     48
 };
 
+/// Of a child process that nobody has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code))] // elsewhere nothing is left of one that ended
+pub(crate) enum ChildState {
+    Running,
+    Ended,
+}
+
 /// Whether `address` lies in the program or in a library of it, as far as that is known.
 #[cfg(native)]
 pub(crate) fn in_module(address: usize) -> bool {

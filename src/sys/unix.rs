@@ -6,7 +6,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::{MAP_FLAGS, environ_place, errno_place};
+use super::{ChildState, MAP_FLAGS, environ_place, errno_place};
 
 /// A file that is open.
 pub(crate) type Descriptor = c_int;
@@ -129,6 +129,19 @@ pub(crate) fn exit_now(status: c_int) -> ! {
 /// This process's id.
 pub(crate) fn process_id() -> u32 {
     std::process::id()
+}
+
+/// Looks after a child of this process, which stays as it is; nothing where there is none that could be waited for.
+pub(crate) fn child_state(id: u32) -> Option<ChildState> {
+    let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    keep_errno(|| {
+        // SAFETY: a valid place for the answer. With `WNOWAIT` the child can still be waited for.
+        let asked = unsafe { libc::waitid(libc::P_PID, id as libc::id_t, found.as_mut_ptr(), options) };
+        // SAFETY: zeroes are a valid value, and so is what the call wrote.
+        let signal = unsafe { found.assume_init_ref() }.si_signo;
+        (asked == 0).then_some(if signal == 0 { ChildState::Running } else { ChildState::Ended })
+    })
 }
 
 /// Milliseconds of a clock that only goes forward.

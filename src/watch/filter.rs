@@ -50,7 +50,8 @@ impl Filter {
     }
 
     /// Only warnings of which a stack is led by a function of this module, or of one inside it: `my_crate::cache` or
-    /// `my_crate.cache`. What was allocated there, dropped there or spawned there is meant alike. Without symbols, and where
+    /// `my_crate.cache`. What was allocated there, dropped there or spawned there is meant alike; where
+    /// it was touched last isn't asked. Without symbols, and where
     /// file and line are all that is known of a place, it lies in no module.
     pub fn module(mut self, path: impl AsRef<str>) -> Self {
         self.module = path.as_ref().replace('.', "::");

@@ -7,7 +7,7 @@
 ///
 /// ```
 /// # use birthmark::ResourceGuard;
-/// let guard = ResourceGuard::new("Export", "finish()");
+/// let guard = ResourceGuard::new("Export", "finish()").unit("rows unsent");
 /// guard.pending(3);
 /// guard.close();
 /// ```
@@ -17,18 +17,25 @@ pub struct ResourceGuard(());
 
 impl ResourceGuard {
     /// A guard for a `what`; `call_instead` is what its owner's user should have called.
+    // Not `const`, as in the build with the heap it can't be.
     #[inline(always)]
-    pub const fn new(_what: &'static str, _call_instead: &'static str) -> Self {
+    pub fn new(_what: &'static str, _call_instead: &'static str) -> Self {
         Self(())
+    }
+
+    /// The words that follow the number in the report, of several: `"rows unsent"`.
+    #[inline(always)]
+    pub fn unit(self, _words: &'static str) -> Self {
+        self
     }
 
     /// There are `n` pieces of work undone now; 0: none.
     #[inline(always)]
-    pub const fn pending(&self, _n: usize) {}
+    pub fn pending(&self, _n: usize) {}
 
     /// Nothing is undone.
     #[inline(always)]
-    pub const fn close(&self) {}
+    pub fn close(&self) {}
 }
 
 // As the build with the heap has one: a guard can't be moved out of, nor copied.

@@ -15,9 +15,24 @@ pub(crate) fn ours() -> Ours {
 
 /// Addresses of the stored stack of the live block that holds `address`.
 pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
-    let block = table::block_at(address)?;
-    let id = block.trace?.0.get();
-    if !trace::generation::control().holds(id) {
+    stack_of(table::block_at(address)?.trace?.0.get())
+}
+
+/// The trace of this very stack, by a block that is made and given back: the memo's hit is all that it costs. 0 where there is
+/// none, not tracing for one.
+#[cfg(feature = "tokio")]
+pub(crate) fn trace_here() -> u32 {
+    if mode::mode() & mode::TRACE == 0 {
+        return 0;
+    }
+    let block = std::hint::black_box(Box::new(0_u64));
+    let at = std::ptr::from_ref(&*block) as usize;
+    table::block_at(at).and_then(|block| block.trace).map_or(0, |id| id.0.get())
+}
+
+/// Addresses of a stored stack, if it still is one.
+pub(crate) fn stack_of(id: u32) -> Option<Vec<usize>> {
+    if id == 0 || !trace::generation::control().holds(id) {
         return None;
     }
     let mut stack = vec![0; trace::intern::length(id)];

@@ -23,7 +23,11 @@ mod guard;
 #[cfg(feature = "heap")]
 mod heap;
 #[cfg(feature = "heap")]
+pub mod io;
+#[cfg(feature = "heap")]
 mod locks;
+#[cfg(feature = "heap")]
+pub mod process;
 #[cfg(feature = "heap")]
 mod reporter;
 #[cfg(feature = "heap")]

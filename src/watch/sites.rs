@@ -132,7 +132,7 @@ impl Sites {
 
 /// Kind, addresses of all stacks, and places given in words.
 fn stacks_key(warning: &Warning) -> u64 {
-    let rows = warning.rows.iter().flat_map(|row| {
+    let rows = warning.rows.iter().filter(|row| row.is_site()).flat_map(|row| {
         let words = row.place.as_deref().unwrap_or("");
         let ends = [u64::MAX, row.stack.len() as u64];
         let stack = row.stack.iter().map(|address| *address as u64);
@@ -154,7 +154,7 @@ fn site(report: &Report, warning: &Warning) -> String {
     text
 }
 
-/// The rows, each with its stack where it has one.
+/// The rows of the site, each with its stack where it has one.
 fn placed<'a>(
     report: &'a Report,
     warning: &'a Warning,
@@ -164,10 +164,11 @@ fn placed<'a>(
         _ => None,
     });
     let mut stacks = stacks.peekable();
-    warning.rows.iter().map(move |row| {
+    let rows = warning.rows.iter().map(move |row| {
         let own = if row.stack.is_empty() { None } else { stacks.next_if(|stack| stack.label == row.label) };
         (row, own.map(|stack| &stack.traceback))
-    })
+    });
+    rows.filter(|(row, _)| row.is_site())
 }
 
 /// Where a stack leads.
@@ -225,6 +226,19 @@ mod tests {
 
     fn warning(kind: Kind, stack: usize) -> Warning {
         Warning::new(kind, "it is lost".into(), vec![Row::stack("dropped", vec![stack])])
+    }
+
+    #[test]
+    fn where_it_was_touched_last_makes_no_other_site() {
+        let sites = sites();
+        let touched = |stack| {
+            let mut warning = warning(Kind::ResourceWarning, 1);
+            warning.rows.insert(0, Row::stack(record::TOUCHED, vec![stack]));
+            warning
+        };
+        assert!(told(&sites, &touched(5), 3));
+        assert!(!told(&sites, &touched(6), 3));
+        assert!(told(&sites, &warning(Kind::ResourceWarning, 2), 4));
     }
 
     /// Every stack leads to this line.

@@ -2,6 +2,7 @@
 
 use super::verdict::Case;
 use crate::config::Level;
+use crate::report::record::TOUCHED;
 
 /// The field's own word for what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +90,10 @@ impl Row {
     }
     pub(crate) fn stack(label: &'static str, stack: Vec<usize>) -> Self {
         Self { label, stack, ..Self::default() }
+    }
+    /// Whether its place is part of the warning's site; where something was touched last varies with what it did.
+    pub(crate) fn is_site(&self) -> bool {
+        self.label != TOUCHED
     }
     pub(crate) fn noted(mut self, note: String) -> Self {
         self.note = Some(note);

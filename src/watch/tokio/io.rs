@@ -1,17 +1,20 @@
-//! tokio's writers that must be flushed, with a guard in them.
+//! `tokio::io` with a writer that tells what it loses on drop: a changed `use` line. Everything else of `tokio::io` is here
+//! under its own name.
 
-use std::io::{IoSlice, Result, SeekFrom};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ::tokio::io::{AsyncBufRead, AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
+pub use ::tokio::io::*;
 
 use crate::ResourceGuard;
 
 /// tokio's `BufWriter` that warns when it is dropped with bytes unflushed: tokio's own loses them without a word.
 ///
 /// While async debug is on, a drop with bytes in the buffer writes a `resource-warning`: how many bytes are lost, where the
-/// writer was made and dropped. `flush` and `shutdown` clear it.
+/// writer was made, last touched (both with tracing on) and dropped. `flush` and `shutdown` clear it; and where the last call
+/// returned an error, the program knows. A writer in a task that is aborted, or dropped at its runtime's end, loses its
+/// bytes as any other and is told; one that is dropped by a panic is silent.
 ///
 /// ```
 /// use ::tokio::io::AsyncWriteExt as _;
@@ -42,11 +45,8 @@ impl<W: AsyncWrite> BufWriter<W> {
 
     /// Takes over a writer of tokio's, with what it holds.
     fn over(inner: ::tokio::io::BufWriter<W>) -> Self {
-        let guard = ResourceGuard::counting(
-            "BufWriter",
-            "bytes unflushed: they are lost",
-            "flush().await` or `shutdown().await",
-        );
+        let guard = ResourceGuard::new("BufWriter", "flush().await` or `shutdown().await")
+            .unit("bytes unflushed: they are lost");
         Self { inner, guard }
     }
 
@@ -86,13 +86,20 @@ impl<W> BufWriter<W> {
         }
     }
 
-    fn counted<R>(self: Pin<&mut Self>, act: impl FnOnce(Pin<&mut ::tokio::io::BufWriter<W>>) -> R) -> R
+    fn counted<T>(
+        self: Pin<&mut Self>,
+        act: impl FnOnce(Pin<&mut ::tokio::io::BufWriter<W>>) -> Poll<Result<T>>,
+    ) -> Poll<Result<T>>
     where
         W: AsyncWrite,
     {
         let (mut inner, guard) = self.parts();
         let result = act(inner.as_mut());
-        guard.pending(inner.buffer().len());
+        if guard.is_on() {
+            // Of an error the program knows.
+            let failed = matches!(result, Poll::Ready(Err(_)));
+            guard.pending_here(if failed { 0 } else { inner.buffer().len() });
+        }
         result
     }
 }
@@ -136,7 +143,7 @@ impl<W: AsyncWrite + AsyncBufRead> AsyncBufRead for BufWriter<W> {
 
 impl<W: AsyncWrite + AsyncSeek> AsyncSeek for BufWriter<W> {
     fn start_seek(self: Pin<&mut Self>, position: SeekFrom) -> Result<()> {
-        self.counted(|inner| inner.start_seek(position))
+        self.parts().0.start_seek(position)
     }
     fn poll_complete(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<u64>> {
         self.counted(|inner| inner.poll_complete(cx))

@@ -35,12 +35,16 @@ mod cell;
 mod context;
 pub(crate) mod cpu;
 mod fallible;
+pub mod fs;
 pub mod io;
 mod probe;
+#[cfg(feature = "tokio-process")]
+pub mod process;
 mod proof;
 mod say;
 mod shutdown;
 mod situation;
+pub mod sync;
 mod testing;
 mod watchdog;
 pub(crate) mod words;

@@ -1,0 +1,207 @@
+//! std's `Command`, whose children are ours.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Debug};
+use std::io::Result;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::process::{ExitStatus, Output, Stdio};
+
+use super::Child;
+
+/// As [`std::process::Command`], and spawns a [`Child`] of this module.
+///
+/// What std's has beyond these methods is reached through `Deref`; those that build (`arg`, `uid`, ..) are here, so that a chain ends
+/// in this `spawn`, and on Unix `std::os::unix::process::CommandExt` needn't be imported for them.
+pub struct Command(std::process::Command);
+
+impl Command {
+    /// A command that runs `program`.
+    pub fn new<S: AsRef<OsStr>>(program: S) -> Self {
+        Self(std::process::Command::new(program))
+    }
+
+    /// Adds an argument.
+    pub fn arg<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
+        self.0.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<I, S>(&mut self, args: I) -> &mut Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.0.args(args);
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn env<K, V>(&mut self, key: K, value: V) -> &mut Self
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.0.env(key, value);
+        self
+    }
+
+    /// Sets variables of its environment.
+    pub fn envs<I, K, V>(&mut self, variables: I) -> &mut Self
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.0.envs(variables);
+        self
+    }
+
+    /// Leaves a variable out of its environment.
+    pub fn env_remove<K: AsRef<OsStr>>(&mut self, key: K) -> &mut Self {
+        self.0.env_remove(key);
+        self
+    }
+
+    /// Lets it inherit no variable.
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.0.env_clear();
+        self
+    }
+
+    /// Sets its working directory.
+    pub fn current_dir<P: AsRef<Path>>(&mut self, folder: P) -> &mut Self {
+        self.0.current_dir(folder);
+        self
+    }
+
+    /// Sets its standard input.
+    pub fn stdin<T: Into<Stdio>>(&mut self, stdin: T) -> &mut Self {
+        self.0.stdin(stdin);
+        self
+    }
+
+    /// Sets its standard output.
+    pub fn stdout<T: Into<Stdio>>(&mut self, stdout: T) -> &mut Self {
+        self.0.stdout(stdout);
+        self
+    }
+
+    /// Sets its standard error.
+    pub fn stderr<T: Into<Stdio>>(&mut self, stderr: T) -> &mut Self {
+        self.0.stderr(stderr);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn spawn(&mut self) -> Result<Child> {
+        let child = self.0.spawn()?;
+        Ok(Child::over(child, || self.0.get_program().to_string_lossy().into_owned()))
+    }
+
+    /// Runs it to its end, and collects what it writes.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn output(&mut self) -> Result<Output> {
+        self.0.output()
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// When that can't be.
+    pub fn status(&mut self) -> Result<ExitStatus> {
+        self.0.status()
+    }
+
+    /// std's command, whose children are std's.
+    pub fn into_std(self) -> std::process::Command {
+        self.0
+    }
+}
+
+#[cfg(unix)]
+impl Command {
+    /// Sets its user: std's `CommandExt::uid`.
+    pub fn uid(&mut self, id: u32) -> &mut Self {
+        std::os::unix::process::CommandExt::uid(&mut self.0, id);
+        self
+    }
+
+    /// Sets its group: std's `CommandExt::gid`.
+    pub fn gid(&mut self, id: u32) -> &mut Self {
+        std::os::unix::process::CommandExt::gid(&mut self.0, id);
+        self
+    }
+
+    /// Sets its argument 0: std's `CommandExt::arg0`.
+    pub fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
+        std::os::unix::process::CommandExt::arg0(&mut self.0, arg);
+        self
+    }
+
+    /// Sets its process group: std's `CommandExt::process_group`.
+    pub fn process_group(&mut self, group: i32) -> &mut Self {
+        std::os::unix::process::CommandExt::process_group(&mut self.0, group);
+        self
+    }
+
+    /// Has `f` run in it before its program: std's `CommandExt::pre_exec`.
+    ///
+    /// # Safety
+    /// As std's: `f` runs after a `fork` of a process that may have threads.
+    pub unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Self
+    where
+        F: FnMut() -> Result<()> + Send + Sync + 'static,
+    {
+        // SAFETY: the caller's.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(&mut self.0, f) };
+        self
+    }
+}
+
+#[cfg(windows)]
+impl Command {
+    /// Sets flags for its creation: std's `CommandExt::creation_flags`.
+    pub fn creation_flags(&mut self, flags: u32) -> &mut Self {
+        std::os::windows::process::CommandExt::creation_flags(&mut self.0, flags);
+        self
+    }
+
+    /// Adds an argument without quotes: std's `CommandExt::raw_arg`.
+    pub fn raw_arg<S: AsRef<OsStr>>(&mut self, text: S) -> &mut Self {
+        std::os::windows::process::CommandExt::raw_arg(&mut self.0, text);
+        self
+    }
+}
+
+impl Deref for Command {
+    type Target = std::process::Command;
+
+    fn deref(&self) -> &std::process::Command {
+        &self.0
+    }
+}
+
+impl DerefMut for Command {
+    fn deref_mut(&mut self) -> &mut std::process::Command {
+        &mut self.0
+    }
+}
+
+impl From<std::process::Command> for Command {
+    fn from(command: std::process::Command) -> Self {
+        Self(command)
+    }
+}
+
+impl Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
