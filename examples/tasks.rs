@@ -1,4 +1,5 @@
-//! Which tasks there are: a table, and a tree of who spawned whom. `kill -QUIT` prints the same while it runs.
+//! Which tasks there are and where each waits: a table, and a tree of who spawned whom with the chains of `.await`s. `kill -QUIT`
+//! prints the table while it runs.
 //!
 //! ```sh
 //! cargo run --example tasks
@@ -6,23 +7,40 @@
 //!
 //! ```text
 //! 6 tasks: 1 running, 5 idle
-//!   task     state    age     polls  busy    held   future             spawned at
-//!   root     running  103 ms  2      358 us  200 B  tasks::main        examples/tasks.rs:56
-//!   task 22  idle     102 ms  1      468 us  256 B  tasks::accept      examples/tasks.rs:58
-//!   task 24  idle     102 ms  1      0 us    256 B  tasks::connection  examples/tasks.rs:46
-//!   task 25  idle     101 ms  1      0 us    256 B  tasks::connection  examples/tasks.rs:46
-//!   task 26  idle     101 ms  1      0 us    256 B  tasks::connection  examples/tasks.rs:46
-//!   task 23  idle     ?       ?      ?       128 B  ?                  examples/tasks.rs:59
-//!   help       age, polls and busy time are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps
+//!   task     state    age     polls  busy    held   future             spawned at            waits at
+//!   root     running  103 ms  2      828 us  200 B  tasks::main        examples/tasks.rs:81
+//!   task 48  idle     102 ms  1      648 us  256 B  tasks::accept      examples/tasks.rs:83  examples/tasks.rs:73 Receiver<T>
+//!   task 51  idle     101 ms  1      5 us    384 B  tasks::connection  examples/tasks.rs:71  examples/tasks.rs:56 Receiver<T>, and 1 more
+//!   task 52  idle     101 ms  1      4 us    384 B  tasks::connection  examples/tasks.rs:71  examples/tasks.rs:56 Receiver<T>, and 1 more
+//!   task 53  idle     101 ms  1      80 us   384 B  tasks::connection  examples/tasks.rs:71  examples/tasks.rs:56 Receiver<T>, and 1 more
+//!   task 49  idle     ?       ?      ?       128 B  ?                  examples/tasks.rs:84  ?
+//!   help       age, polls, busy time and where it waits are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps
 //!
 //! 6 tasks: 1 running, 5 idle
-//!   root  tasks::main               running  examples/tasks.rs:56
-//!     task 22  tasks::accept        idle     examples/tasks.rs:58
-//!       task 24  tasks::connection  idle     examples/tasks.rs:46
-//!       task 25  tasks::connection  idle     examples/tasks.rs:46
-//!       task 26  tasks::connection  idle     examples/tasks.rs:46
-//!   task 23                         idle     examples/tasks.rs:59
-//!   help       age, polls and busy time are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps
+//!   root  tasks::main               running  examples/tasks.rs:81
+//!     task 48  tasks::accept        idle     examples/tasks.rs:83
+//!       waits for Receiver<T>
+//!         in tasks::accept                   examples/tasks.rs:73
+//!       task 51  tasks::connection  idle     examples/tasks.rs:71
+//!         waits for Receiver<T>
+//!           in tasks::connection             examples/tasks.rs:56
+//!         waits for Sleep
+//!           in tasks::idle                   examples/tasks.rs:63
+//!           in tasks::connection             examples/tasks.rs:56
+//!       task 52  tasks::connection  idle     examples/tasks.rs:71
+//!         waits for Receiver<T>
+//!           in tasks::connection             examples/tasks.rs:56
+//!         waits for Sleep
+//!           in tasks::idle                   examples/tasks.rs:63
+//!           in tasks::connection             examples/tasks.rs:56
+//!       task 53  tasks::connection  idle     examples/tasks.rs:71
+//!         waits for Receiver<T>
+//!           in tasks::connection             examples/tasks.rs:56
+//!         waits for Sleep
+//!           in tasks::idle                   examples/tasks.rs:63
+//!           in tasks::connection             examples/tasks.rs:56
+//!   task 49                         idle     examples/tasks.rs:84
+//!   help       age, polls, busy time and where it waits are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps
 //! ```
 
 use std::time::Duration;
@@ -33,9 +51,16 @@ use tokio::sync::oneshot;
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new().tracemalloc(5);
 
-/// Waits for its peer.
+/// Waits for its peer, but not for ever.
 async fn connection(peer: oneshot::Receiver<()>) {
-    let _ = peer.await;
+    tokio::select! {
+        _ = peer => {}
+        () = idle() => {}
+    }
+}
+
+async fn idle() {
+    tokio::time::sleep(Duration::from_secs(30)).await;
 }
 
 /// Spawns a task for each connection, and waits until all are closed.

@@ -229,6 +229,37 @@ unsafe extern "C" fn here_with(out: *mut usize, len: usize, sp: usize, fp: usize
     addresses(Start { sp, fp }, out).0
 }
 
+/// The trace of the present stack as far as `high`, an address in it, for ordinary code; 0 where tracing is off or there is none.
+pub(crate) fn up_to(high: usize) -> u32 {
+    // SAFETY: the function only hands on the registers.
+    unsafe { up_to_from(high) }
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn up_to_from(high: usize) -> u32 {
+    core::arch::naked_asm!("mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym up_to_with)
+}
+
+unsafe extern "C" fn up_to_with(high: usize, sp: usize, fp: usize) -> u32 {
+    let (line, control) = (crate::sys::line::line(), super::generation::control());
+    let (slot, start) = (crate::thread::slot(line), Start { sp, fp });
+    let inside = slot.owns(sp) && slot.owns(high) && high > sp;
+    if !control.on() || line.ours.get() != 0 || !inside || !room(slot, start, true) {
+        return 0;
+    }
+    let Some(mut lent) = SCRATCHES.lend() else { return 0 };
+    let (buffer, _) = scratch(&mut lent).parts();
+    // SAFETY: both ends lie in this thread's own stack, and this runs below `sp`.
+    let mut walk = Walk::new(buffer, unsafe { Own::<false>::new(sp, high) }, start);
+    let (Ok(()) | Err(Full)) = walk.run(u32::from(control.limit()));
+    let (frames, hash) = (walk.frames, walk.hash);
+    if frames.is_empty() {
+        return 0;
+    }
+    let id = intern::find(control, frames, hash);
+    id.or_else(|| intern::intern(control, frames, hash, &mut |nth| walk.tail(nth))).unwrap_or(0)
+}
+
 /// The stack at `start` for a report, traced or not: how many addresses were written to `out`, and how many are the user's.
 #[cold]
 #[inline(never)]

@@ -53,6 +53,17 @@ pub(crate) unsafe fn capture(line: &Line, _slot: &Slot, control: Control, _start
     intern::find(control, frames, hash).or_else(|| intern::intern(control, frames, hash, tail)).unwrap_or(0)
 }
 
+/// The trace of the present stack, for ordinary code; 0 where tracing is off or there is none. (Not only as far as the address:
+/// whose frame that lies in isn't known.)
+pub(crate) fn up_to(_high: usize) -> u32 {
+    let (line, control) = (crate::sys::line::line(), super::generation::control());
+    if !control.on() {
+        return 0;
+    }
+    // SAFETY: this thread's line and slot; `Start` is nothing here.
+    unsafe { capture(line, crate::thread::slot(line), control, Start) }
+}
+
 /// The address of a kept frame.
 pub(crate) fn address(kept: usize) -> usize {
     kept

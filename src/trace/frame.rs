@@ -265,7 +265,7 @@ impl Traceback {
 }
 
 /// The last two parts of a function's path, arguments and all; `BytesMut::put` of `<bytes::BytesMut as bytes::Buf>::put`.
-fn last_parts(function: &str) -> String {
+pub(crate) fn last_parts(function: &str) -> String {
     let (parent, name) = split_last(function);
     let Some(parent) = parent else { return name.to_owned() };
     let kind = match parent.strip_prefix('<').and_then(|inner| inner.split_once(" as ")) {

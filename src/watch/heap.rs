@@ -78,6 +78,19 @@ pub(crate) fn stack_here() -> Vec<usize> {
     trace::capture::here()
 }
 
+/// The trace of the present stack as far as `high`, which lies in it; 0 where tracing is off or there is none.
+pub(crate) fn stack_up_to(high: usize) -> u32 {
+    trace::capture::up_to(high)
+}
+
+/// A trace by its number, while its generation lasts.
+pub(crate) fn raw_stack(id: u32) -> Option<RawStack> {
+    if !trace::generation::control().holds(id) {
+        return None;
+    }
+    RawStack::of(id)
+}
+
 /// "thread main", "thread tokio-rt-worker, task 17".
 pub(crate) fn this_thread() -> String {
     let thread = std::thread::current();

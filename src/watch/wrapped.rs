@@ -12,6 +12,7 @@ use super::task::{Task, Tasked};
 use super::tasks::registry::Registered;
 #[cfg(feature = "tokio")]
 use super::tasks::registry::{Role, Ticket};
+use super::tasks::waits::{self, Waking};
 use super::unpolled::Unpolled;
 use super::{locks, poll, switch};
 
@@ -170,13 +171,20 @@ impl<F: Future> Future for Watched<F> {
             (&mut whole.unpolled, future, task, &whole.registered)
         };
         task.poll(move || {
+            let place = registered.place();
             if !switch::on() {
+                if let Some(place) = place {
+                    place.lose_waits();
+                }
                 return future.poll(cx);
             }
             unpolled.settle();
-            let entered = poll::enter(made, cx.waker().data(), registered.place());
+            let entered = poll::enter(made, waits::executors(cx.waker()), place);
             let before = locks::last();
-            let polled = future.poll(cx);
+            let polled = match place {
+                Some(place) => Waking::new(cx.waker(), place).poll(|cx| future.poll(cx)),
+                None => future.poll(cx),
+            };
             if polled.is_ready() {
                 registered.done();
             } else {

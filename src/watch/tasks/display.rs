@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::super::units::{words_of_bytes, words_of_time};
-use super::record::{Task, TaskId, TaskKind, TaskState, Tasks, Tree};
+use super::record::{self, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree, Wait};
 
 /// More tasks than this are shown in groups.
 const MANY: usize = 40;
@@ -74,6 +74,29 @@ fn columns(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     Ok(())
 }
 
+/// Where a task waits in few words: the innermost place, what is awaited there, and how many there are more.
+fn waits(task: &Task) -> String {
+    if matches!(task.state(), TaskState::Running | TaskState::Scheduled | TaskState::Complete) {
+        return String::new();
+    }
+    if task.is_stranded() {
+        return "nothing can wake it".into();
+    }
+    match sorted_waits(task).as_deref() {
+        Ok([]) => String::new(),
+        Ok([one]) => one.to_string(),
+        Ok([one, more @ ..]) => format!("{one}, and {} more", more.len()),
+        Err(_) => "?".into(),
+    }
+}
+
+/// Tasks that wait in the same places read alike, whichever branch of a `select!` was polled first.
+fn sorted_waits(task: &Task) -> Result<Vec<Wait<'_>>, NotKnown> {
+    let mut waits = task.waits()?;
+    waits.sort_by_cached_key(Wait::to_string);
+    Ok(waits)
+}
+
 fn row(task: &Task) -> Vec<String> {
     vec![
         name(task),
@@ -84,6 +107,7 @@ fn row(task: &Task) -> Vec<String> {
         bytes(task.bytes()),
         task.future().unwrap_or("?").to_owned(),
         task.place().unwrap_or_else(|| "?".into()),
+        waits(task),
     ]
 }
 
@@ -121,11 +145,15 @@ fn titles(titles: &[&str]) -> Vec<String> {
 /// Why some may be missing, and what the question marks are.
 fn notes(f: &mut fmt::Formatter<'_>, tasks: &Tasks) -> fmt::Result {
     if tasks.iter().any(|task| !task.is_wrapped()) {
-        let words = "age, polls and busy time are known of tasks that `birthmark::tokio::spawn` or `.watched()` wraps";
+        let words = "age, polls, busy time and where it waits are known of tasks that `birthmark::tokio::spawn` or `.watched()` \
+                     wraps";
         write!(f, "\n  help       {words}")?;
     }
     if tasks.iter().any(|task| !task.is_wrapped() && task.spawned().is_none()) {
         write!(f, "\n  help       TRACEMALLOC=5 adds where each was spawned")?;
+    }
+    if tasks.iter().any(|task| matches!(task.waits(), Err(NotKnown::NotTraced))) {
+        write!(f, "\n  help       TRACEMALLOC=5 adds where each waits")?;
     }
     for missing in tasks.missing() {
         write!(f, "\n  missing    {missing}")?;
@@ -142,8 +170,17 @@ impl fmt::Display for Tasks {
                 rows.extend(groups(self));
                 rows
             } else {
-                let mut rows =
-                    vec![titles(&["task", "state", "age", "polls", "busy", "held", "future", "spawned at"])];
+                let mut rows = vec![titles(&[
+                    "task",
+                    "state",
+                    "age",
+                    "polls",
+                    "busy",
+                    "held",
+                    "future",
+                    "spawned at",
+                    "waits at",
+                ])];
                 rows.extend(self.iter().map(row));
                 rows
             };
@@ -151,6 +188,27 @@ impl fmt::Display for Tasks {
         }
         notes(f, self)
     }
+}
+
+/// Lines of a tree for where a task waits: for each place what it waits for, then the chain of `.await`s, innermost first.
+fn chains(task: &Task, depth: usize) -> Vec<Vec<String>> {
+    let indent = "  ".repeat(depth);
+    if task.is_stranded() {
+        return vec![vec![format!("{indent}nothing can wake it: nothing keeps its waker")]];
+    }
+    if !matches!(task.state(), TaskState::Idle | TaskState::Waiting) {
+        return Vec::new();
+    }
+    let mut rows = Vec::new();
+    for wait in sorted_waits(task).unwrap_or_default() {
+        let awaited = wait.awaited().unwrap_or_else(|| "?".into());
+        rows.push(vec![format!("{indent}waits for {awaited}")]);
+        for frame in wait.awaits() {
+            let function = frame.function().map_or("?", record::closures_off);
+            rows.push(vec![format!("{indent}  in {function}"), String::new(), frame.place()]);
+        }
+    }
+    rows
 }
 
 impl fmt::Display for Tree<'_> {
@@ -188,6 +246,7 @@ impl fmt::Display for Tree<'_> {
                 place += &format!("  by {gone}, which has ended");
             }
             rows.push(vec![line, task.state().to_string(), place]);
+            rows.extend(chains(task, depth + 1));
             below(Some(task.id()), depth + 1, &mut stack);
         }
         columns(f, &rows)?;
@@ -212,6 +271,8 @@ mod tests {
             busy: Duration::from_micros(20),
             parent,
             test: 0,
+            waits: Ok(Vec::new()),
+            stranded: false,
         };
         Task {
             id,

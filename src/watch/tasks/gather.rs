@@ -10,8 +10,9 @@ use super::super::{clock, heap, poll, switch};
 use super::cells::{self, Cell};
 #[cfg(feature = "tokio")]
 use super::layout::{self, Layout};
-use super::record::{Missing, Site, Task, TaskId, TaskKind, TaskState, Tasks, Wrapped};
+use super::record::{Missing, NotKnown, Site, Task, TaskId, TaskKind, TaskState, Tasks, Wrapped};
 use super::registry::{self, Role, Row, Who};
+use super::waits;
 use crate::trace::RawStack;
 
 /// Spawn stacks by their numbers, so that tasks of one stack share it.
@@ -22,6 +23,33 @@ impl Sites {
     fn of(&mut self, address: usize) -> Option<Arc<Site>> {
         let (number, stack): (u32, RawStack) = heap::raw_stack_of(address)?;
         Some(Arc::clone(self.0.entry(number).or_insert_with(|| Arc::new(Site::new(stack)))))
+    }
+
+    /// Of a stored stack by its number.
+    fn numbered(&mut self, number: u32) -> Option<Arc<Site>> {
+        if let Some(site) = self.0.get(&number) {
+            return Some(Arc::clone(site));
+        }
+        let site = Arc::new(Site::new(heap::raw_stack(number)?));
+        self.0.insert(number, Arc::clone(&site));
+        Some(site)
+    }
+
+    /// Of the stacks at which a future's waker is kept.
+    fn waits(&mut self, row: &Row, stacks: &HashMap<u64, Vec<u32>>) -> Result<Vec<Arc<Site>>, NotKnown> {
+        if row.lost {
+            return Err(NotKnown::PolledWhileOff);
+        }
+        let stacks = stacks.get(&row.serial).map_or(&[][..], Vec::as_slice);
+        let mut waits: Vec<Arc<Site>> = Vec::new();
+        for stack in stacks {
+            let site = self.numbered(*stack).ok_or(NotKnown::NotTraced)?;
+            // Two wakers that were kept in one place are one wait for people.
+            if !waits.iter().any(|known| Arc::ptr_eq(known, &site)) {
+                waits.push(site);
+            }
+        }
+        Ok(waits)
     }
 }
 
@@ -67,7 +95,12 @@ fn state(row: &Row) -> TaskState {
     }
 }
 
-fn wrapped_task(row: &Row, ids: &HashMap<u64, TaskId>, sites: &mut Sites) -> Task {
+fn wrapped_task(
+    row: &Row,
+    ids: &HashMap<u64, TaskId>,
+    stacks: &HashMap<u64, Vec<u32>>,
+    sites: &mut Sites,
+) -> Task {
     let (id, kind) = identity(row);
     // The root's waker is the runtime's.
     let block = if kind == TaskKind::Root { 0 } else { row.waker };
@@ -85,6 +118,8 @@ fn wrapped_task(row: &Row, ids: &HashMap<u64, TaskId>, sites: &mut Sites) -> Tas
             busy: clock::span(row.busy),
             parent: parent(row, kind, ids),
             test: row.test,
+            waits: sites.waits(row, stacks),
+            stranded: !row.lost && !row.polling && row.polls != 0 && !stacks.contains_key(&row.serial),
         }),
         bytes: Some(size.unwrap_or(0).max(row.size)),
         site: if own_block && block != 0 { sites.of(block) } else { None },
@@ -122,7 +157,9 @@ pub(super) fn all() -> Tasks {
     let rows = registry::rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();
     let mut sites = Sites::default();
-    let all: Vec<Task> = rows.iter().map(|row| wrapped_task(row, &ids, &mut sites)).collect();
+    // Before the states are read: see `settle`.
+    let stacks = waits::by_future();
+    let all: Vec<Task> = rows.iter().map(|row| wrapped_task(row, &ids, &stacks, &mut sites)).collect();
     #[cfg(feature = "tokio")]
     let mut all = all;
     let mut missing = Vec::new();
@@ -136,8 +173,34 @@ pub(super) fn all() -> Tasks {
         missing.push(Missing::Full(left_out));
     }
     #[cfg(feature = "tokio")]
-    with_cells(&mut all, &rows, &mut sites, &mut missing);
+    {
+        with_cells(&mut all, &rows, &mut sites, &mut missing);
+        settle(&mut all, &rows, &mut sites);
+    }
     Tasks { all, missing }
+}
+
+/// Rows, wakers and states are read one after the other, while tasks go on.
+///
+/// A task without a waker whose state was read as idle later was idle all the while if it wasn't polled meanwhile: what wakes it
+/// gives its waker back only after the state has changed. Of one whose poll ended meanwhile the wakers are read again.
+#[cfg(feature = "tokio")]
+fn settle(all: &mut [Task], before: &[Row], sites: &mut Sites) {
+    let ended = |task: &Task, row: &Row| row.polling && task.state == TaskState::Idle;
+    if !all.iter().zip(before).any(|(task, row)| task.is_stranded() || ended(task, row)) {
+        return;
+    }
+    let now: HashMap<u64, Row> = registry::rows().into_iter().map(|row| (row.serial, row)).collect();
+    let stacks = waits::by_future();
+    for (task, row) in all.iter_mut().zip(before) {
+        let now = now.get(&row.serial).filter(|now| now.polls == row.polls && !now.polling);
+        let ended = ended(task, row);
+        let Some(wrapped) = &mut task.wrapped else { continue };
+        wrapped.stranded &= now.is_some();
+        if let Some(now) = now.filter(|_| ended) {
+            wrapped.waits = sites.waits(now, &stacks);
+        }
+    }
 }
 
 /// How many tasks are alive on each attached runtime, and whose list they are in.
@@ -227,17 +290,18 @@ pub(super) fn current() -> Option<Task> {
     let mut sites = Sites::default();
     let rows = registry::rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();
+    let stacks = waits::by_future();
     let id = registry::own_id();
     if id == 0 {
         let outermost = poll::outermost()?.read()?;
         let row = rows.iter().find(|row| row.serial == outermost.serial)?;
-        return Some(wrapped_task(row, &ids, &mut sites));
+        return Some(wrapped_task(row, &ids, &stacks, &mut sites));
     }
     #[cfg(feature = "tokio")]
     {
         let row = rows.iter().find(|row| identity(row).0 == TaskId::Task(id));
         let mut task = match row {
-            Some(row) => wrapped_task(row, &ids, &mut sites),
+            Some(row) => wrapped_task(row, &ids, &stacks, &mut sites),
             None => Task {
                 id: TaskId::Task(id),
                 kind: TaskKind::Task,

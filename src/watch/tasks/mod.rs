@@ -15,8 +15,10 @@ mod gather;
 mod layout;
 mod record;
 pub(crate) mod registry;
+mod slab;
+pub(crate) mod waits;
 
-pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree};
+pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree, Wait};
 
 /// The task that this thread polls now: of nested wrapped futures the task that they are parts of. Nothing outside of all.
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::{heap, poll};
 use crate::trace::RawStack;
-use crate::trace::frame::Traceback;
+use crate::trace::frame::{self, Frame, Owner, Traceback};
 
 /// Which task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +84,10 @@ impl fmt::Display for TaskState {
 pub enum NotKnown {
     /// The task isn't wrapped: nobody counts its polls.
     NotWrapped,
+    /// Tracing was off when it began to wait: no stack was kept.
+    NotTraced,
+    /// It was polled while async debug was off, so not all that it waits for is known.
+    PolledWhileOff,
 }
 
 impl fmt::Display for NotKnown {
@@ -92,6 +96,8 @@ impl fmt::Display for NotKnown {
             Self::NotWrapped => {
                 "known of wrapped tasks alone: `birthmark::tokio::spawn`, `.watched()`, `birthmark::tokio::run`"
             }
+            Self::NotTraced => "tracing was off when it began to wait: TRACEMALLOC=5 keeps where",
+            Self::PolledWhileOff => "it was polled while async debug was off, which follows no waker",
         })
     }
 }
@@ -159,6 +165,10 @@ pub(super) struct Wrapped {
     pub parent: Option<TaskId>,
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub test: u64,
+    /// The stacks at which its waker is kept.
+    pub waits: Result<Vec<Arc<Site>>, NotKnown>,
+    /// Nothing keeps its waker, while it is idle.
+    pub stranded: bool,
 }
 
 impl Task {
@@ -224,6 +234,21 @@ impl Task {
     pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
         Some(self.wrapped.as_ref()?.made)
     }
+    /// Where it waits: each place at which its waker is kept now, so one for each branch of a `select!`; while it runs, those that
+    /// are left of its last poll. `Ok` and empty: nothing keeps its waker. Children of a `FuturesUnordered` and its like have
+    /// wakers of their own: the place that awaits them all is shown.
+    ///
+    /// # Errors
+    /// Of a task that isn't wrapped, or began to wait while tracing was off, or was polled while async debug was.
+    pub fn waits(&self) -> Result<Vec<Wait<'_>>, NotKnown> {
+        let waits = self.wrapped()?.waits.as_ref().map_err(|error| *error)?;
+        Ok(waits.iter().map(|site| Wait { traceback: &site.named().traceback }).collect())
+    }
+    /// Whether it is idle and nothing can wake it, since nothing keeps its waker: as after `pending().await`, or where what it
+    /// waited for was dropped without waking it. Only of wrapped tasks of tokio.
+    pub fn is_stranded(&self) -> bool {
+        self.state == TaskState::Idle && self.wrapped.as_ref().is_some_and(|w| w.stranded)
+    }
     /// Whether its polls are counted.
     pub fn is_wrapped(&self) -> bool {
         self.wrapped.is_some()
@@ -262,6 +287,76 @@ impl Task {
         let at = self.spawned_at()?;
         Some(format!("{}:{}", crate::trace::frame::shown(at.file()), at.line()))
     }
+}
+
+/// One place where a task waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait<'t> {
+    traceback: &'t Traceback,
+}
+
+impl<'t> Wait<'t> {
+    /// The functions that await each other there, the innermost first, each with the line of its `.await`: at most as many as
+    /// tracing keeps frames. Empty where the task's future is itself the one of a library that waits.
+    pub fn awaits(&self) -> impl Iterator<Item = &'t Frame> + Clone + use<'t> {
+        let all = self.traceback.all_frames();
+        // The wrapper's own poll ends the chain, where its name is known.
+        let end = all.iter().rposition(|f| f.function().is_some_and(|name| name.contains(WRAPPER)));
+        let within = &all[..end.unwrap_or(all.len())];
+        within.iter().filter(|frame| *frame.owner() != Owner::Plumbing)
+    }
+
+    /// What the innermost of them awaits, as its type or function is called there: `Sleep`, `Receiver<T>::recv`.
+    pub fn awaited(&self) -> Option<String> {
+        let all = self.traceback.all_frames();
+        let lead = all.iter().position(|frame| *frame.owner() != Owner::Plumbing).unwrap_or(all.len());
+        // `select!` polls its branches in a closure of the function, whose lines are the macro's own.
+        let own = all.get(lead).and_then(Frame::function).map(closures_off);
+        let telling = |frame: &&Frame| {
+            frame.function().is_some_and(|name| !is_forwarded(name) && Some(closures_off(name)) != own)
+        };
+        let name = all[..lead].iter().rev().find(telling)?.function()?;
+        let name = closures_off(name);
+        let short = frame::last_parts(name);
+        Some(short.strip_suffix("::poll").unwrap_or(&short).to_owned())
+    }
+
+    /// The whole stack.
+    pub fn traceback(&self) -> &'t Traceback {
+        self.traceback
+    }
+
+    /// The place that a table shows.
+    pub(super) fn place(&self) -> Option<String> {
+        Some(self.awaits().next()?.place())
+    }
+}
+
+/// `src/client.rs:41 Receiver<T>::recv`
+impl fmt::Display for Wait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [self.place(), self.awaited()];
+        f.write_str(&words.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+}
+
+const WRAPPER: &str = "birthmark::watch::wrapped::Watched";
+
+/// Whether a function only hands a poll on.
+fn is_forwarded(name: &str) -> bool {
+    let name = name.trim_start_matches(['<', '&', '(']);
+    ["core::", "alloc::", "std::", "mut ", "birthmark::"].iter().any(|root| name.starts_with(root))
+        || name.contains("::poll_fn")
+}
+
+/// A function's name without its closures.
+pub(super) fn closures_off(name: &str) -> &str {
+    let mut name = name;
+    while let Some(outer) = name.strip_suffix("::{{closure}}").or_else(|| name.strip_suffix("::{closure#0}"))
+    {
+        name = outer;
+    }
+    name
 }
 
 /// A type's name as people write it: of an `async fn`'s future the function's path.

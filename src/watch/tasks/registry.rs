@@ -1,20 +1,18 @@
 //! The wrapped futures of the process, each in a place of its own that its holder alone writes and anybody reads.
 //!
-//! No lock: a future is wrapped, polled and dropped on any thread, and a fork's child finds the list as whole as it was.
-//! Places are never given back; a reader that meets one in use again sees another serial, and looks away.
+//! Places are never given back: a reader that meets one in use again sees another serial, and looks away.
 
 use std::mem::size_of;
 use std::panic::Location;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
     fence,
 };
 
-use super::super::{clock, heap};
-
-const CHUNK: usize = 256;
-const CHUNKS: usize = 4096;
+use super::super::clock;
+use super::slab::Slab;
+use super::waits::Wait;
 
 /// Set in a place's `tokio` word: which task polls it isn't known yet. The other bits are its serial.
 const UNKNOWN: u64 = 1 << 63;
@@ -41,7 +39,6 @@ pub(crate) struct Place {
     /// Which future; 0: none. Written last, taken away first.
     serial: AtomicU64,
     role: AtomicU32,
-    next_free: AtomicU32,
     made: AtomicUsize,
     name: AtomicUsize,
     name_length: AtomicUsize,
@@ -64,14 +61,12 @@ pub(crate) struct Place {
     done: AtomicBool,
     /// The test that it was wrapped in.
     test: AtomicU64,
+    /// A waker of it was kept unseen.
+    lost: AtomicBool,
+    waits: [Wait; 2],
 }
 
-static CHUNK_TABLE: [AtomicPtr<[Place; CHUNK]>; CHUNKS] =
-    [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS];
-/// Places that were ever used.
-static USED: AtomicUsize = AtomicUsize::new(0);
-/// The free places: how often the list changed, and the number of the first + 1.
-static FREE: AtomicU64 = AtomicU64::new(0);
+static PLACES: Slab<Place> = Slab::new(Place::new);
 static SERIALS: AtomicU64 = AtomicU64::new(1);
 /// Futures that found no place.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
@@ -83,7 +78,6 @@ impl Place {
         Self {
             serial: AtomicU64::new(0),
             role: AtomicU32::new(0),
-            next_free: AtomicU32::new(0),
             made: AtomicUsize::new(0),
             name: AtomicUsize::new(0),
             name_length: AtomicUsize::new(0),
@@ -98,6 +92,28 @@ impl Place {
             waker: AtomicUsize::new(0),
             done: AtomicBool::new(false),
             test: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            waits: [const { Wait::inline() }; 2],
+        }
+    }
+
+    /// Its present future.
+    #[inline]
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.load(Relaxed)
+    }
+
+    /// Room for wakers that are kept.
+    #[inline]
+    pub(super) fn waits(&self) -> &[Wait] {
+        &self.waits
+    }
+
+    /// A waker of the present future is kept without a place: what wakes it isn't all known.
+    #[inline]
+    pub(crate) fn lose_waits(&self) {
+        if !self.lost.load(Relaxed) {
+            self.lost.store(true, Relaxed);
         }
     }
 
@@ -137,40 +153,9 @@ pub(super) fn own_id() -> u64 {
     0
 }
 
-fn place(number: usize) -> Option<&'static Place> {
-    let chunk = CHUNK_TABLE.get(number / CHUNK)?.load(Acquire);
-    // SAFETY: null, or a chunk that was published and is never given back.
-    unsafe { chunk.as_ref() }?.get(number % CHUNK)
-}
-
-/// A place that nobody has.
-fn take() -> Option<(u32, &'static Place)> {
-    let mut head = FREE.load(Acquire);
-    while head as u32 != 0 {
-        let number = head as u32 - 1;
-        let free = place(number as usize)?;
-        let next = u64::from(free.next_free.load(Relaxed));
-        let changed = (head >> 32).wrapping_add(1) << 32;
-        match FREE.compare_exchange(head, changed | next, AcqRel, Acquire) {
-            Ok(_) => return Some((number, free)),
-            Err(now) => head = now,
-        }
-    }
-    let number = USED.fetch_add(1, Relaxed);
-    if number >= CHUNK * CHUNKS {
-        USED.store(CHUNK * CHUNKS, Relaxed);
-        return None;
-    }
-    let chunk = &CHUNK_TABLE[number / CHUNK];
-    if chunk.load(Acquire).is_null() {
-        let _ours = heap::ours();
-        let fresh = Box::into_raw(Box::new([const { Place::new() }; CHUNK]));
-        if chunk.compare_exchange(std::ptr::null_mut(), fresh, AcqRel, Acquire).is_err() {
-            // SAFETY: ours was never published.
-            drop(unsafe { Box::from_raw(fresh) });
-        }
-    }
-    Some((number as u32, place(number)?))
+/// Every place that was ever used.
+pub(super) fn places() -> impl Iterator<Item = &'static Place> {
+    PLACES.each()
 }
 
 /// A future's place in the registry; nothing where async debug was off when it was wrapped.
@@ -181,7 +166,7 @@ impl Registered {
     /// For a future of this type, wrapped there.
     pub(crate) fn new<F>(made: &'static Location<'static>) -> Self {
         clock::begin();
-        let Some((number, place)) = take() else {
+        let Some((number, place)) = PLACES.take() else {
             LEFT_OUT.fetch_add(1, Relaxed);
             return Self(None);
         };
@@ -203,6 +188,7 @@ impl Registered {
         place.polling.store(0, Relaxed);
         place.waker.store(0, Relaxed);
         place.done.store(false, Relaxed);
+        place.lost.store(false, Relaxed);
         place.test.store(super::super::trial::here(), Relaxed);
         place.serial.store(serial, Release);
         Self(Some((number, place)))
@@ -250,15 +236,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let Some((number, place)) = self.0 else { return };
         place.serial.store(0, Release);
-        let mut head = FREE.load(Acquire);
-        loop {
-            place.next_free.store(head as u32, Relaxed);
-            let changed = (head >> 32).wrapping_add(1) << 32;
-            match FREE.compare_exchange(head, changed | u64::from(number + 1), AcqRel, Acquire) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
+        PLACES.give(number);
     }
 }
 
@@ -332,6 +310,8 @@ pub(crate) struct Row {
     pub done: bool,
     /// The test that it was wrapped in, 0: none.
     pub test: u64,
+    /// A waker of it may be kept unseen.
+    pub lost: bool,
 }
 
 impl Place {
@@ -348,6 +328,7 @@ impl Place {
         let (polls, busy) = (self.polls.load(Relaxed), self.busy.load(Relaxed));
         let (polling, waker) = (self.polling.load(Relaxed), self.waker.load(Relaxed));
         let (done, test) = (self.done.load(Relaxed), self.test.load(Relaxed));
+        let lost = self.lost.load(Relaxed);
         fence(Acquire);
         if self.serial.load(Relaxed) != serial {
             return None; // another future's by now
@@ -379,14 +360,14 @@ impl Place {
             waker,
             done,
             test,
+            lost,
         })
     }
 }
 
 /// All that are registered, oldest first.
 pub(crate) fn rows() -> Vec<Row> {
-    let used = USED.load(Acquire).min(CHUNK * CHUNKS);
-    let mut rows: Vec<Row> = (0..used).filter_map(|n| place(n)?.read()).collect();
+    let mut rows: Vec<Row> = places().filter_map(Place::read).collect();
     rows.sort_by_key(|row| row.serial);
     rows
 }
