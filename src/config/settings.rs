@@ -111,6 +111,8 @@ pub enum Level {
     Warning,
     /// Notes too, such as a resolved warning's end.
     Info,
+    /// What goes as it should too: each wrapped task's start and end.
+    Debug,
 }
 
 /// What the code at the `#[global_allocator]` says where the variables say nothing.

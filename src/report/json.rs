@@ -15,6 +15,7 @@ pub(crate) fn line(report: &Report, id: u32) -> String {
         Level::Error => "error",
         Level::Warning => "warning",
         Level::Info => "info",
+        Level::Debug => "debug",
     };
     let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{id},\"message\":");
     string(&mut out, &report.sentence);

@@ -153,6 +153,12 @@ pub(crate) fn filters() -> &'static [u8] {
     crate::config::read(&crate::config::Defaults::NONE).warnings
 }
 
+/// Whether what goes as it should is told too.
+#[inline]
+pub(crate) fn tells_debug() -> bool {
+    crate::config::settings().report.level == crate::config::Level::Debug
+}
+
 /// Makes sure that the calling thread has a slot of its own where it can, also with no allocator of ours installed.
 pub(crate) fn register_thread() -> &'static thread::Slot {
     static NOT_INSTALLED: std::sync::Once = std::sync::Once::new();

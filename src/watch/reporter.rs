@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use super::sites::Sites;
 use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
-use super::{catching, filter, filters, heap, tally, trial, warnings};
+use super::{catching, filter, filters, handler, heap, tally, trial, warnings};
+use crate::config::Level;
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
-use crate::report::sink;
 use crate::sys::{self, Bell};
 use crate::trace::frame::Traceback;
 
@@ -225,13 +225,14 @@ fn write(warning: &Warning) {
         }
         None => (Verdict::Tell, Some(name())),
     };
-    if verdict != Verdict::Drop && !matches!(warning.case, Case::Ends(_)) {
+    let counts = warning.kind.level() <= Level::Warning && !matches!(warning.case, Case::Ends(_));
+    if verdict != Verdict::Drop && counts {
         tally::note(warning.kind);
         let report = || told.clone().unwrap_or_else(name);
         trial::hear(warning.test, || warnings::Warning::new(warning.kind, report()));
     }
     if let Some(report) = told {
-        sink::deliver(&report);
+        handler::deliver(&warnings::Warning::new(warning.kind, report));
     }
 }
 

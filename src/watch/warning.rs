@@ -26,11 +26,15 @@ pub enum Kind {
     TaskDestroyed,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
+    /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    TaskStart,
+    /// `task-end`: a wrapped task has ended. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    TaskEnd,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -40,6 +44,8 @@ impl Kind {
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
         Self::TaskLeak,
+        Self::TaskStart,
+        Self::TaskEnd,
     ];
 
     /// As reports and filters write it: `resource-warning`.
@@ -54,11 +60,17 @@ impl Kind {
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
             Self::TaskLeak => "task-leak",
+            Self::TaskStart => "task-start",
+            Self::TaskEnd => "task-end",
         }
     }
 
     pub(crate) fn level(self) -> Level {
-        if self == Self::TaskError { Level::Error } else { Level::Warning }
+        match self {
+            Self::TaskError => Level::Error,
+            Self::TaskStart | Self::TaskEnd => Level::Debug,
+            _ => Level::Warning,
+        }
     }
 }
 

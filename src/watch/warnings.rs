@@ -35,8 +35,9 @@ pub use super::warning::Kind;
 pub use crate::config::{Action, Level};
 
 use super::catching::Catcher;
-use super::{filters, heap, reporter, warning};
+use super::{filters, handler, heap, reporter, warning};
 use crate::report::record::{self, Report};
+use crate::report::sink;
 use crate::report::text::{self, Style};
 use crate::trace::frame::Traceback;
 
@@ -124,6 +125,14 @@ impl Warning {
     }
 }
 
+impl Warning {
+    /// Writes it as `BIRTHMARK_REPORT` says, to standard error by default: what becomes of a warning without a handler, and for a
+    /// handler that passes some on.
+    pub fn write(&self) {
+        sink::deliver(self.report());
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (report, style) = (self.report(), Style::default());
@@ -148,6 +157,60 @@ impl fmt::Display for Warning {
 #[doc(alias = "simplefilter")]
 pub fn filter(filter: impl Into<Filter>) {
     filters::add(filter.into());
+}
+
+/// Hands each warning that is to be told to `handler` from now on, instead of writing it: for a log of one's own, or with the
+/// feature `tracing` [`tracing_event`]. For the whole process; a handler that is set later takes its place.
+///
+/// It is called on a thread of ours, one warning at a time, with those that the filters and `BIRTHMARK_REPORT`'s level let through;
+/// what it allocates isn't traced. At exit it has two seconds. When it panics the warning is written after all. Faults of the heap
+/// don't go through it: they are written at once.
+///
+/// ```
+/// use birthmark::warnings;
+///
+/// warnings::set_handler(|warning| {
+///     eprintln!("{:?} {}: {}", warning.level(), warning.kind(), warning.sentence());
+/// });
+/// # warnings::reset_handler();
+/// ```
+#[doc(alias = "showwarning")]
+pub fn set_handler(handler: impl Fn(&Warning) + Send + Sync + 'static) {
+    handler::set(Some(Box::new(handler)));
+}
+
+/// Writes warnings again, as without a handler.
+pub fn reset_handler() {
+    handler::set(None);
+}
+
+/// Emits a warning as an event of `tracing`, at its level, with the target `birthmark` and the fields `kind` and `report`, the
+/// whole report.
+///
+/// ```
+/// birthmark::warnings::set_handler(birthmark::warnings::tracing_event);
+/// # birthmark::warnings::reset_handler();
+/// ```
+#[cfg(feature = "tracing")]
+pub fn tracing_event(warning: &Warning) {
+    macro_rules! event {
+        ($level:ident) => {
+            tracing::event!(
+                target: "birthmark",
+                tracing::Level::$level,
+                kind = warning.kind().name(),
+                report = %warning,
+                "{}",
+                warning.sentence()
+            )
+        };
+    }
+    match warning.level() {
+        Level::Error => event!(ERROR),
+        Level::Warning => event!(WARN),
+        Level::Info => event!(INFO),
+        Level::Debug => event!(DEBUG),
+    }
 }
 
 /// Runs `f`, and collects the warnings that arise on this thread meanwhile instead of telling them: each of them, whatever the

@@ -204,7 +204,9 @@ fn chains(task: &Task, depth: usize) -> Vec<Vec<String>> {
         let awaited = wait.awaited().unwrap_or_else(|| "?".into());
         rows.push(vec![format!("{indent}waits for {awaited}")]);
         for frame in wait.awaits() {
-            let function = frame.function().map_or("?", record::closures_off);
+            // Inlined ones may have no more of a name than `{async_fn#0}`.
+            let name = frame.function().filter(|name| !name.starts_with('{'));
+            let function = name.map_or("an async fn", record::closures_off);
             rows.push(vec![format!("{indent}  in {function}"), String::new(), frame.place()]);
         }
     }

@@ -13,6 +13,7 @@ mod display;
 mod gather;
 #[cfg(feature = "tokio")]
 mod layout;
+mod life;
 mod record;
 pub(crate) mod registry;
 mod slab;

@@ -313,7 +313,9 @@ impl<'t> Wait<'t> {
         // `select!` polls its branches in a closure of the function, whose lines are the macro's own.
         let own = all.get(lead).and_then(Frame::function).map(closures_off);
         let telling = |frame: &&Frame| {
-            frame.function().is_some_and(|name| !is_forwarded(name) && Some(closures_off(name)) != own)
+            // An inlined function's name may be bare: `poll`, which tells nothing.
+            let telling = |name: &str| name.contains("::") && !is_forwarded(name);
+            frame.function().is_some_and(|name| telling(name) && Some(closures_off(name)) != own)
         };
         let name = all[..lead].iter().rev().find(telling)?.function()?;
         let name = closures_off(name);
@@ -360,7 +362,7 @@ pub(super) fn closures_off(name: &str) -> &str {
 }
 
 /// A type's name as people write it: of an `async fn`'s future the function's path.
-fn short(name: &str) -> &str {
+pub(super) fn short(name: &str) -> &str {
     let mut name = name;
     while let Some(inner) =
         name.strip_prefix("birthmark::watch::wrapped::Watched<").and_then(|inner| inner.strip_suffix('>'))

@@ -11,6 +11,7 @@ use std::sync::atomic::{
 };
 
 use super::super::clock;
+use super::life;
 use super::slab::Slab;
 use super::waits::Wait;
 
@@ -235,6 +236,7 @@ impl Drop for Registered {
     #[inline]
     fn drop(&mut self) {
         let Some((number, place)) = self.0 else { return };
+        life::ends(place);
         place.serial.store(0, Release);
         PLACES.give(number);
     }
@@ -253,6 +255,7 @@ impl Ticket {
     pub(crate) fn is_task(&self, id: u64) {
         // Serials differ, so the word of another future is another one.
         let _ = self.place.tokio.compare_exchange(self.unknown, id, Relaxed, Relaxed);
+        life::started(self.place, self.unknown & !UNKNOWN, id);
     }
 }
 
