@@ -174,8 +174,11 @@ unsafe fn made_with<const HEAP: bool, const TRACE: bool>(
     if HEAP || mode() & mode::TRACE != 0 && control.on() {
         // SAFETY: the registers are those of our entry's caller, on this thread.
         let trace = if TRACE { unsafe { capture(line, slot, control, start) } } else { 0 };
-        if TRACE && mode() & TASKS != 0 && trace != 0 {
-            accounts::born(line, control, user as usize, size);
+        if TRACE && trace != 0 {
+            let mode = mode();
+            if mode & TASKS != 0 {
+                accounts::born(line, control, user as usize, size, mode);
+            }
         }
         let fork = if HEAP { fork::number() } else { 0 };
         let record = Record::live(user as usize, size, align, trace, fork);
@@ -225,7 +228,7 @@ fn freed_plain(user: *mut u8, control: Control, mode: u32) -> *mut u8 {
         let line = line();
         counters::count(thread::slot(line), control, (size as i64).wrapping_neg(), -1);
         if mode & TASKS != 0 {
-            accounts::gone(line, control, user as usize, size);
+            return accounts::gone(line, control, user, size);
         }
     }
     user
@@ -275,7 +278,7 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
         && record.is_block()
         && control.holds(record.trace())
     {
-        accounts::gone(line, control, user as usize, size);
+        accounts::gone(line, control, user, size);
     }
     lifted.map_or(0, |record| record.0)
 }
@@ -295,7 +298,7 @@ unsafe fn on_land(user: *mut u8, size: usize, align: usize, old: usize; start) -
     // SAFETY: the registers are those of our entry's caller, on this thread.
     let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
     if mode & TASKS != 0 && trace != 0 {
-        accounts::born(line, control, user as usize, size);
+        accounts::born(line, control, user as usize, size, mode);
     }
     let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
     let record = Record::live(user as usize, size, align, trace, fork);

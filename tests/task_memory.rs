@@ -23,6 +23,11 @@ static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
 
 const HERE: &str = "tests/task_memory.rs";
 
+/// A block that no optimiser leaves out.
+fn block(bytes: usize) -> Vec<u8> {
+    std::hint::black_box(vec![1u8; bytes])
+}
+
 /// What is counted of a task: held, allocated, allocations, peak.
 fn counts(task: &Task) -> [u64; 4] {
     [task.held().unwrap(), task.allocated().unwrap(), task.allocations().unwrap(), task.peak().unwrap()]
@@ -97,8 +102,8 @@ async fn pause() {
 
 async fn counted_inside() {
     let before = mine();
-    let kept = vec![1u8; 1000];
-    drop(std::hint::black_box(vec![1u8; 5000]));
+    let kept = block(1000);
+    drop(std::hint::black_box(block(5000)));
     let [held, allocated, allocations, peak] = mine();
     assert_eq!(held, before[0] + 1000);
     assert_eq!((allocated, allocations), (before[1] + 6000, before[2] + 2));
@@ -126,8 +131,8 @@ async fn body(program: &str, wrapped: bool) {
             let (give, given) = oneshot::channel::<Vec<u8>>();
             let maker = spawn(wrapped, async move {
                 let before = mine();
-                send.send(vec![1u8; 10_000]).unwrap();
-                give.send(vec![1u8; 3000]).unwrap();
+                send.send(block(10_000)).unwrap();
+                give.send(block(3000)).unwrap();
                 let _ = is_done.await;
                 let after = mine();
                 // What the channel itself took may have been freed or not.
@@ -145,15 +150,15 @@ async fn body(program: &str, wrapped: bool) {
                 drop(taken);
                 assert_eq!(mine()[0], before[0]);
             });
-            let block = receive.await.unwrap();
-            std::thread::spawn(move || drop(block)).join().unwrap();
+            let made = receive.await.unwrap();
+            std::thread::spawn(move || drop(made)).join().unwrap();
             taker.await.unwrap();
             let _ = done.send(());
             let _ = go.send(());
             maker.await.unwrap();
         }
         "ended" => {
-            let work = async { vec![1u8; 100_000] };
+            let work = async { block(100_000) };
             let line = line!() + 1;
             let handle = if wrapped { birthmark::tokio::spawn(work) } else { tokio::spawn(work) };
             let id = id_of(&handle);
@@ -174,7 +179,7 @@ async fn body(program: &str, wrapped: bool) {
                 let (go, theirs) = oneshot::channel::<()>();
                 gates.push(go);
                 let work = async move {
-                    let kept = vec![1u8; 1000];
+                    let kept = block(1000);
                     if n >= 5 {
                         let _ = theirs.await;
                     }
@@ -196,7 +201,7 @@ async fn body(program: &str, wrapped: bool) {
         }
         "outside" => {
             let before = of_no_task();
-            let kept = std::thread::spawn(|| vec![1u8; 300_000]).join().unwrap();
+            let kept = std::thread::spawn(|| block(300_000)).join().unwrap();
             let after = of_no_task();
             // Others free and make some, too.
             assert!(after.0.abs_diff(before.0 + 300_000) < 10_000, "{before:?} {after:?}");
@@ -208,10 +213,10 @@ async fn body(program: &str, wrapped: bool) {
             let ((ready, is_ready), (done, is_done)) = (oneshot::channel(), oneshot::channel());
             let work = async move {
                 assert_eq!(current_task().unwrap().held(), Err(NotKnown::NotCounted));
-                let early = vec![1u8; 500];
+                let early = block(500);
                 ready.send(()).unwrap();
                 theirs.await.unwrap();
-                let late = vec![1u8; 1000];
+                let late = block(1000);
                 drop(std::hint::black_box(early)); // of before: it counts nowhere
                 assert_eq!(mine(), [1000, 1000, 1, 1000]);
                 done.send(late).unwrap();
@@ -236,10 +241,10 @@ async fn body(program: &str, wrapped: bool) {
         }
         "generation" => {
             let handle = spawn(wrapped, async {
-                let old = vec![1u8; 4000];
+                let old = block(4000);
                 tracemalloc::clear_traces();
                 assert_eq!(mine()[0], 0);
-                let new = vec![1u8; 1000];
+                let new = block(1000);
                 drop(old);
                 assert_eq!(mine(), [1000, 1000, 1, 1000]);
                 drop(new);
@@ -249,14 +254,14 @@ async fn body(program: &str, wrapped: bool) {
         }
         "paused" => {
             let handle = spawn(wrapped, async {
-                let counted = vec![1u8; 4000];
+                let counted = block(4000);
                 birthmark::set_debug(false);
-                let not = vec![1u8; 1000];
+                let not = block(1000);
                 assert_eq!(current_task().unwrap().held(), Err(NotKnown::NotCounted));
                 drop(std::hint::black_box((counted, not)));
                 birthmark::set_debug(true);
                 pause().await;
-                let again = vec![1u8; 100];
+                let again = block(100);
                 let [held, allocated, ..] = mine();
                 assert_eq!(held, 100);
                 // What `set_debug` needs itself is allocated here, too.
@@ -268,7 +273,7 @@ async fn body(program: &str, wrapped: bool) {
         "block_in_place" => {
             let handle = spawn(wrapped, async {
                 let before = mine();
-                let kept = tokio::task::block_in_place(|| vec![1u8; 7000]);
+                let kept = tokio::task::block_in_place(|| block(7000));
                 let held = mine()[0] - before[0];
                 assert!((7000..9000).contains(&held), "{held}: tokio starts a worker there");
                 drop(kept);
@@ -277,7 +282,7 @@ async fn body(program: &str, wrapped: bool) {
         }
         "job" => {
             let line = line!() + 1;
-            let kept = tokio::task::spawn_blocking(|| vec![1u8; 50_000]).await.unwrap();
+            let kept = tokio::task::spawn_blocking(|| block(50_000)).await.unwrap();
             assert_eq!(at_site(line), Some((50_000, 1)));
             drop(kept);
         }
@@ -288,7 +293,7 @@ async fn body(program: &str, wrapped: bool) {
                     let line = line!() + 1;
                     let handle = tokio::task::spawn_local(async {
                         counted_inside().await;
-                        vec![1u8; 20_000]
+                        block(20_000)
                     });
                     let watched = tokio::task::spawn_local(counted_inside().watched());
                     let ours = birthmark::tokio::spawn_local(counted_inside());
@@ -304,7 +309,7 @@ async fn body(program: &str, wrapped: bool) {
             let handle = spawn(wrapped, async {
                 let before = mine();
                 let part = async {
-                    let kept = vec![1u8; 2000];
+                    let kept = block(2000);
                     yield_now().await;
                     let tasks = all_tasks();
                     let parts: Vec<_> = tasks.iter().filter(|t| t.held() == Err(NotKnown::Part)).collect();
@@ -320,7 +325,7 @@ async fn body(program: &str, wrapped: bool) {
         "root" => {
             // The future of `run` is a row, and counts.
             let before = mine();
-            let kept = vec![1u8; 9000];
+            let kept = block(9000);
             assert_eq!(mine()[0], before[0] + 9000);
             drop(kept);
         }
@@ -343,7 +348,7 @@ async fn body(program: &str, wrapped: bool) {
             let (go, theirs) = oneshot::channel::<()>();
             let (done, is_done) = oneshot::channel();
             let handle = spawn(wrapped, async move {
-                let kept = vec![1u8; 3 << 20];
+                let kept = block(3 << 20);
                 let _ = done.send(());
                 let _ = theirs.await;
                 drop(kept);
@@ -409,9 +414,9 @@ async fn model(wrapped: bool) {
                     0..5 => {
                         let most = if random.below(50) == 0 { 300_000 } else { 600 };
                         let size = 1 + random.below(most);
-                        let block = vec![1u8; size];
+                        let made = block(size);
                         count(who, size, 1);
-                        POOL.lock().unwrap().push((who, block));
+                        POOL.lock().unwrap().push((who, made));
                     }
                     5..8 => {
                         if let Some((maker, block)) = taken(&mut random) {
@@ -491,10 +496,10 @@ fn on_another_executor() {
     birthmark::set_debug(true);
     let executor = smol::Executor::new();
     let line = line!() + 1;
-    let task = executor.spawn(async { (counted_inside().await, vec![1u8; 30_000]).1 }.watched());
+    let task = executor.spawn(async { (counted_inside().await, block(30_000)).1 }.watched());
     let idle = executor.spawn(std::future::pending::<()>().watched());
     let (left, freed) = smol::block_on(executor.run(async {
-        let mut made = executor.spawn(async { vec![1u8; 8000] }.watched()).await;
+        let mut made = executor.spawn(async { block(8000) }.watched()).await;
         let of = async {
             let before = mine();
             made.reserve_exact(10_000);
@@ -535,7 +540,7 @@ fn program() {
             let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
             runtime.block_on(async {
                 let (kept, held) = tokio::spawn(async {
-                    let kept = vec![1u8; 1000];
+                    let kept = block(1000);
                     (kept, current_task().unwrap().held())
                 })
                 .await

@@ -293,7 +293,7 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
     if TRACE && call.control.holds(record.trace()) {
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
         if mode() & TASKS != 0 {
-            accounts::gone(call.line, call.control, address, size);
+            accounts::gone(call.line, call.control, user, size);
         }
     }
     let line = call.line;

@@ -130,8 +130,10 @@ impl Tasks {
         }
         let number = accounts::of_block(start);
         if number != 0 {
-            self.owners.entry(number).or_insert_with(|| accounts::owner(number));
-            let sum = self.sums.entry((record.trace(), number)).or_default();
+            let sum = self.sums.entry((record.trace(), number)).or_insert_with(|| {
+                self.owners.entry(number).or_insert_with(|| accounts::owner(number));
+                (0, 0)
+            });
             sum.0 += size;
             sum.1 += 1;
         }

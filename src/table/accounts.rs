@@ -12,7 +12,8 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 
-use super::{counters::add, leaf};
+use super::counters::{add, add_one};
+use super::leaf;
 use crate::mode::{self, ASK, TASKS};
 use crate::sys::line::Line;
 use crate::trace::generation::{self, Control, control};
@@ -137,13 +138,13 @@ fn here(line: &Line) -> u64 {
     line.task.get()
 }
 
-/// A traced block of `control`'s generation is about to be put into the table.
+/// A traced block of `control`'s generation is about to be put into the table. `mode`: what is on.
 #[inline(never)]
-pub(crate) fn born(line: &Line, control: Control, user: usize, size: usize) {
+pub(crate) fn born(line: &Line, control: Control, user: usize, size: usize, mode: u32) {
     let key = here(line);
     // Rare cases go on elsewhere with the same arguments, so that this needs no registers kept.
     let Some(leaf) = leaf::leaf(user) else { return born_slowly(line, control, user, size) };
-    if key == 0 || mode::mode() & ASK == 0 {
+    if key == 0 || mode & ASK == 0 {
         return leaf.tasks.clear(user);
     }
     // SAFETY: null before the first, or an account, which is never unmapped.
@@ -169,12 +170,14 @@ fn born_slowly(line: &Line, control: Control, user: usize, size: usize) {
     }
 }
 
-/// A traced block of `control`'s generation has left the program's hands, and its memory hasn't been given back yet.
+/// A traced block of `control`'s generation has left the program's hands, and its memory hasn't been given back yet. Hands
+/// `user` on, so that the caller needn't keep it.
 #[inline(never)]
-pub(crate) fn gone(line: &Line, control: Control, user: usize, size: usize) {
-    let number = leaf::leaf(user).map_or(0, |leaf| leaf.tasks.get(user));
+pub(crate) fn gone(line: &Line, control: Control, user: *mut u8, size: usize) -> *mut u8 {
+    let address = user as usize;
+    let number = leaf::leaf(address).map_or(0, |leaf| leaf.tasks.get(address));
     if number == 0 {
-        return;
+        return user;
     }
     let key = here(line);
     // SAFETY: null before the first, or an account, which is never unmapped.
@@ -183,9 +186,11 @@ pub(crate) fn gone(line: &Line, control: Control, user: usize, size: usize) {
         && a.number.load(Relaxed) == number
         && a.generation.load(Relaxed) == control.first()
     {
-        return a.count_out(size as i64);
+        a.count_out(size as i64);
+        return user;
     }
     gone_elsewhere(number, key, control, size as i64);
+    user
 }
 
 #[inline(never)]
@@ -217,7 +222,7 @@ impl Account {
     #[inline(always)]
     fn count_in(&self, size: i64) {
         add(&self.allocated, size, false);
-        add(&self.allocations, 1, false);
+        add_one(&self.allocations);
         let held = self.held();
         if held > self.peak.load(Relaxed) {
             self.peak.store(held, Relaxed);
@@ -227,7 +232,7 @@ impl Account {
     #[inline(always)]
     fn count_out(&self, size: i64) {
         add(&self.freed, size, false);
-        add(&self.frees, 1, false);
+        add_one(&self.frees);
     }
 
     #[inline(always)]
