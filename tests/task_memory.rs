@@ -330,18 +330,14 @@ async fn body(program: &str, wrapped: bool) {
             drop(kept);
         }
         "many" => {
-            let mut before = 0;
-            for round in 0..60 {
+            // More than there are accounts.
+            for _ in 0..1100 {
                 let handles: Vec<_> = (0..500).map(|_| spawn(wrapped, async { Box::new(1) })).collect();
                 for handle in handles {
                     let _ = handle.await;
                 }
-                if round == 4 {
-                    before = birthmark::doctor().mapped;
-                }
             }
             assert_eq!(snapshot().dropped().tasks, 0);
-            println!("mapped={}", birthmark::doctor().mapped - before);
         }
         "model" => model(wrapped).await,
         "table" => {
@@ -649,12 +645,8 @@ fn tasks_and_threads_that_take_each_others_blocks_agree_with_a_plain_count() {
 
 #[test]
 fn accounts_of_ended_tasks_are_used_again() {
-    for how in WAYS {
-        let output = ran(&format!("{how} many"), TRACED);
-        // 27,500 accounts of 128 bytes would be 3.4 MiB.
-        let mapped: u64 = output.said("mapped").parse().unwrap();
-        assert!(mapped < 2 << 20, "{mapped}");
-    }
+    ran("ct many", TRACED);
+    ran("attached many", TRACED);
 }
 
 #[test]
