@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::group::{Key, Statistic, Statistics};
-use super::{Dropped, GroupBy, Snapshot, StatisticDiff, StatisticsDiff};
+use super::{Dropped, GroupBy, SeenTasks, Snapshot, StatisticDiff, StatisticsDiff};
 use crate::trace::frame::lines;
 
 /// Rows that are shown where nobody says how many.
@@ -24,8 +24,8 @@ pub(crate) struct About {
     ours: u64,
     /// Since the snapshot before, in a comparison.
     apart: Option<Duration>,
-    /// Whether blocks of tasks were counted.
-    by_task: bool,
+    /// Which tasks' blocks were counted.
+    seen: SeenTasks,
 }
 
 impl About {
@@ -40,7 +40,7 @@ impl About {
             dropped: s.dropped,
             ours: s.ours,
             apart: before.map(|b| s.taken.saturating_duration_since(b.taken)),
-            by_task: s.by_task,
+            seen: s.seen,
         }
     }
 
@@ -243,14 +243,26 @@ impl<R: Row> fmt::Display for Top<'_, R> {
         if !silent.is_empty() {
             write!(f, "\n{} {} unchanged: {}", silent.len(), noun(silent.len()), R::sum(&silent))?;
         }
-        if self.about.by.is_of_tasks() && !self.about.by_task {
-            let words = "tasks are counted while async debug is on: BIRTHMARK_ASYNC_DEBUG=1";
+        let of_tasks = self.about.by.is_of_tasks();
+        if let Some(words) = of_tasks.then(|| unseen(self.about.seen)).flatten() {
             return write!(f, "\nhelp: {words}");
         }
         match help(shown.iter().map(|r| r.key())) {
             Some(help) => write!(f, "\nhelp: {help}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Which tasks aren't seen, and what would show them.
+fn unseen(seen: SeenTasks) -> Option<&'static str> {
+    match seen {
+        SeenTasks::No => Some("tasks are counted while async debug is on: BIRTHMARK_ASYNC_DEBUG=1"),
+        SeenTasks::Wrapped => Some(
+            "tasks that aren't wrapped can't be seen here, and what they made isn't told from what no task made: \
+             `birthmark::tokio::spawn` wraps one",
+        ),
+        SeenTasks::All => None,
     }
 }
 
@@ -332,7 +344,7 @@ mod tests {
             dropped: Dropped::default(),
             ours: 0,
             taken,
-            by_task: true,
+            seen: SeenTasks::All,
         };
         About::of(&nothing, None, by)
     }
@@ -446,7 +458,8 @@ mod tests {
     fn the_head_tells_the_totals_and_what_was_left_out() {
         let dropped = Dropped { captures: 1, ..Dropped::default() };
         let taken = Instant::now();
-        let s = Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20, taken, by_task: true };
+        let s =
+            Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20, taken, seen: SeenTasks::All };
         assert_eq!(
             s.to_string(),
             "0 B in 0 live blocks, 0 traces of 1 frame, Birthmark's own 2048 KiB mapped; left out: 1 block without a \
@@ -495,7 +508,7 @@ mod tests {
             assert_eq!(key.to_string(), words);
         }
         let by = GroupBy::Task;
-        let not_counted = Statistics { rows: Vec::new(), about: About { by_task: false, ..about(by) } };
+        let not_counted = Statistics { rows: Vec::new(), about: About { seen: SeenTasks::No, ..about(by) } };
         assert!(
             not_counted.to_string().ends_with("async debug is on: BIRTHMARK_ASYNC_DEBUG=1"),
             "{not_counted}"

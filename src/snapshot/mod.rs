@@ -93,8 +93,18 @@ pub struct Snapshot {
     pub(crate) ours: u64,
     /// When it was taken.
     pub(crate) taken: Instant,
-    /// Whether blocks of tasks were counted.
-    pub(crate) by_task: bool,
+    /// Which tasks' blocks were counted.
+    pub(crate) seen: SeenTasks,
+}
+
+/// Which tasks are seen when their blocks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeenTasks {
+    /// None: async debug was never on.
+    No,
+    /// Wrapped ones.
+    Wrapped,
+    All,
 }
 
 /// The live blocks of one stack.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hashbrown::HashMap;
 
-use super::{Dropped, Record, Share, Snapshot};
+use super::{Dropped, Record, SeenTasks, Share, Snapshot};
 use crate::table::accounts::{self, Owner};
 use crate::table::{self, State};
 use crate::thread::Ours;
@@ -97,7 +97,11 @@ pub fn try_snapshot() -> Result<Snapshot, NotTracing> {
             }
         }
     });
-    let by_task = tasks.is_some();
+    let seen = match &tasks {
+        None => SeenTasks::No,
+        Some(_) if cfg!(feature = "tokio") && !accounts::sees_all() => SeenTasks::Wrapped,
+        Some(_) => SeenTasks::All,
+    };
     let mut shares = tasks.map(Tasks::shares).unwrap_or_default();
     let near = near.into_iter().enumerate().map(|(i, sum)| (now.first() + i as u32, sum));
     let records = near
@@ -109,7 +113,7 @@ pub fn try_snapshot() -> Result<Snapshot, NotTracing> {
         })
         .collect();
     let ours = sys::our_bytes() as u64;
-    Ok(Snapshot { records, limit: now.limit(), dropped: missing(), ours, taken, by_task })
+    Ok(Snapshot { records, limit: now.limit(), dropped: missing(), ours, taken, seen })
 }
 
 /// Whose the blocks are, as they are met.

@@ -99,6 +99,11 @@ pub(crate) fn read_there(distance: usize) {
     WORD.store(distance, Release);
 }
 
+/// Whether the runtime's tasks are seen, and their ends, without their being wrapped.
+pub(crate) fn sees_all() -> bool {
+    WORD.load(Acquire) != 0
+}
+
 /// Blocks are counted for their tasks from now on.
 pub(crate) fn begin() {
     mode::set(TASKS | ASK);

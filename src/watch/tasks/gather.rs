@@ -103,7 +103,7 @@ fn plain_task(cell: &Cell, sites: &mut Sites) -> Task {
         state: cell.state,
         wrapped: None,
         bytes: (cell.size != 0).then_some(cell.size),
-        memory: memory::of(TaskId::Task(cell.id)),
+        memory: memory::of_plain(TaskId::Task(cell.id)),
         site: sites.of(cell.at),
         owner: cell.owner,
     }
@@ -248,7 +248,7 @@ pub(super) fn current() -> Option<Task> {
                 state: TaskState::Running,
                 wrapped: None,
                 bytes: None,
-                memory: memory::of(TaskId::Task(id)),
+                memory: memory::of_plain(TaskId::Task(id)),
                 site: None,
                 owner: 0,
             },

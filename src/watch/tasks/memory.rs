@@ -49,6 +49,15 @@ pub(super) fn of(id: TaskId) -> Result<Sums, NotKnown> {
     }))
 }
 
+/// The same of a task that isn't wrapped.
+#[cfg(feature = "tokio")]
+pub(super) fn of_plain(id: TaskId) -> Result<Sums, NotKnown> {
+    match of(id) {
+        Ok(_) if !accounts::sees_all() => Err(NotKnown::NotWrapped),
+        sums => sums,
+    }
+}
+
 /// Whose blocks some of a snapshot are: a task that goes on or has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {

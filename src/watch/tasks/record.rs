@@ -83,7 +83,7 @@ impl fmt::Display for TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotKnown {
-    /// The task isn't wrapped: nobody counts its polls.
+    /// The task isn't wrapped: nobody counts its polls; nor its blocks where tokio's words can't be read.
     NotWrapped,
     /// Async debug and tracing aren't both on, so nobody counts for whom blocks are made.
     NotCounted,
@@ -263,7 +263,8 @@ impl Task {
     /// ```
     ///
     /// # Errors
-    /// Where it isn't counted: [`NotKnown::NotCounted`], or [`NotKnown::Part`].
+    /// Where it isn't counted: [`NotKnown::NotCounted`], [`NotKnown::Part`] or, on targets where tokio's words can't be read,
+    /// [`NotKnown::NotWrapped`].
     pub fn held(&self) -> Result<u64, NotKnown> {
         self.memory.map(|sums| sums.held)
     }

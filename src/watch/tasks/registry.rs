@@ -148,6 +148,9 @@ impl Place {
             accounts::ended(key, heap::trace_number(block));
         } else if role == Role::Task as u32 || decoded(parent) != Some(Who::Tokio(id)) {
             accounts::made_at(id, made);
+            if !accounts::sees_all() {
+                accounts::ended(id, 0); // no cell will tell
+            }
         }
     }
 
