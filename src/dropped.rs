@@ -31,3 +31,5 @@ pub(crate) static QUARANTINE: Counter = Counter::new();
 pub(crate) static MEMOS: Counter = Counter::new();
 /// Stacks cut short at a frame without usable unwind tables.
 pub(crate) static CUT: Counter = Counter::new();
+/// Polls of tasks that found no account: what they made counts for no task.
+pub(crate) static ACCOUNTS: Counter = Counter::new();

@@ -12,10 +12,10 @@ use core::sync::atomic::{
 use crate::block::heap::{self, Call, MOVED};
 use crate::block::{fork, layout, quarantine};
 use crate::config::{self, Defaults};
-use crate::mode::{self, HEAP, READY, TRACE, WATCH, mode};
+use crate::mode::{self, HEAP, READY, TASKS, TRACE, WATCH, mode};
 use crate::sys;
 use crate::sys::line::line;
-use crate::table::{self, Record, counters};
+use crate::table::{self, Record, accounts, counters};
 use crate::thread;
 #[cfg(native)]
 use crate::trace;
@@ -174,6 +174,12 @@ unsafe fn made_with<const HEAP: bool, const TRACE: bool>(
     if HEAP || mode() & mode::TRACE != 0 && control.on() {
         // SAFETY: the registers are those of our entry's caller, on this thread.
         let trace = if TRACE { unsafe { capture(line, slot, control, start) } } else { 0 };
+        if TRACE && trace != 0 {
+            let mode = mode();
+            if mode & TASKS != 0 {
+                accounts::born(line, control, user as usize, size, mode);
+            }
+        }
         let fork = if HEAP { fork::number() } else { 0 };
         let record = Record::live(user as usize, size, align, trace, fork);
         if table::put(user as usize, size, record, &slot.who) && trace != 0 {
@@ -196,8 +202,12 @@ unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start
     if mode & WATCH != 0 {
         crate::watch::panics::on_free(user);
     }
+    #[cfg(feature = "tokio")]
+    if mode & TASKS != 0 && align >= 64 {
+        crate::watch::tokio::on_free(user, size);
+    }
     if mode & HEAP == 0 {
-        return if mode & TRACE != 0 { freed_plain(user, control) } else { user };
+        return if mode & TRACE != 0 { freed_plain(user, control, mode) } else { user };
     }
     // SAFETY: the program frees the block with this layout.
     unsafe {
@@ -211,12 +221,15 @@ unsafe fn on_freed(user: *mut u8, size: usize, align: usize, inner: usize; start
 }
 
 #[inline(never)]
-fn freed_plain(user: *mut u8, control: Control) -> *mut u8 {
+fn freed_plain(user: *mut u8, control: Control, mode: u32) -> *mut u8 {
     if let Some((record, size)) = table::take(user as usize)
         && control.holds(record.trace())
     {
         let line = line();
         counters::count(thread::slot(line), control, (size as i64).wrapping_neg(), -1);
+        if mode & TASKS != 0 {
+            return accounts::gone(line, control, user, size);
+        }
     }
     user
 }
@@ -259,6 +272,14 @@ unsafe fn on_lift(user: *mut u8, size: usize, align: usize, inner: usize; start)
         // A block without a record, made before tracing began, is lifted as an empty one.
         Some(table::take(user as usize).map_or(Record(!7), |(record, _)| record))
     };
+    // Here and not in `settle`: once the block has moved, its old place may be somebody else's.
+    if let Some(record) = lifted
+        && mode() & TASKS != 0
+        && record.is_block()
+        && control.holds(record.trace())
+    {
+        accounts::gone(line, control, user, size);
+    }
     lifted.map_or(0, |record| record.0)
 }
 }
@@ -276,6 +297,9 @@ unsafe fn on_land(user: *mut u8, size: usize, align: usize, old: usize; start) -
     }
     // SAFETY: the registers are those of our entry's caller, on this thread.
     let trace = if control.on() { unsafe { capture(line, slot, control, start) } } else { 0 };
+    if mode & TASKS != 0 && trace != 0 {
+        accounts::born(line, control, user as usize, size, mode);
+    }
     let fork = if mode & HEAP != 0 { fork::number() } else { 0 };
     let record = Record::live(user as usize, size, align, trace, fork);
     if table::put(user as usize, size, record, &slot.who) && trace != 0 {
@@ -302,6 +326,9 @@ pub(crate) fn settle(lifted: u64, old: usize) {
 pub(crate) fn put_back(lifted: u64, user: *mut u8, old: usize) {
     let record = Record(lifted);
     if record.is_block() {
+        if mode() & TASKS != 0 {
+            accounts::forget(user as usize); // `lift` has counted it out
+        }
         table::put(user as usize, old, record, &table::thread_of(user as usize).into());
     }
 }

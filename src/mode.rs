@@ -19,6 +19,10 @@ pub(crate) const COUNT: u32 = 8;
 pub(crate) const WATCH: u32 = 16;
 /// This process only finds names for a fatal report: all memory comes from an arena.
 pub(crate) const NAMING: u32 = 32;
+/// Blocks of tasks have, or had, an account: the column of tasks is kept.
+pub(crate) const TASKS: u32 = 64;
+/// Whose task allocates is asked.
+pub(crate) const ASK: u32 = 128;
 
 static MODE: AtomicU32 = AtomicU32::new(0);
 

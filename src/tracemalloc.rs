@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::block::fork;
 use crate::hook;
 use crate::mode::{self, HEAP, TRACE};
-use crate::table::{self, State, counters};
+use crate::table::{self, State, accounts, counters};
 use crate::thread::Ours;
 use crate::trace::frame::Traceback;
 use crate::trace::{RawStack, generation, intern, resolve};
@@ -31,6 +31,7 @@ pub fn start(frames: u16) {
     let edge = intern::edge();
     if generation::begin(|c| (!c.on()).then_some((frames, true))) {
         intern::forget_below(edge);
+        accounts::sweep();
     }
     mode::set(TRACE);
 }
@@ -41,6 +42,7 @@ pub fn stop() {
     let edge = intern::edge();
     if generation::begin(|c| c.on().then_some((c.limit(), false))) {
         intern::forget_below(edge);
+        accounts::sweep();
     }
     // TRACE stays: blocks that have a record give it back when they are freed, or a later block around its place would
     // be taken for it.
@@ -59,6 +61,7 @@ pub fn clear_traces() {
     let edge = intern::edge();
     if generation::begin(|c| c.on().then_some((c.limit(), true))) {
         intern::forget_below(edge);
+        accounts::sweep();
     }
 }
 

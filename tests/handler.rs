@@ -240,6 +240,8 @@ fn at_the_level_debug_each_wrapped_tasks_start_and_end_are_told() {
     assert_eq!((task(starts[0]), task(starts[1])), (task(ends[0]), task(ends[1])));
     assert!(output.stderr.contains("  spawned    tests/handler.rs:"), "{}", output.stderr);
     assert!(!output.stderr.contains("in this test run"), "no warnings: {}", output.stderr);
+    // They aren't among what a filter makes errors.
+    ran("tasks", &[("BIRTHMARK_REPORT", "level=debug"), ("BIRTHMARK_WARNINGS", "error")]);
     for quiet in [&[][..], &[("BIRTHMARK_REPORT", "level=info")]] {
         let output = ran("tasks", quiet);
         assert!(output.reports("task-start").is_empty() && output.reports("task-end").is_empty());

@@ -10,8 +10,9 @@ use super::fault::{self, Fault};
 use super::pattern::{self, Pattern};
 use super::quarantine::{self, Entry};
 use super::{fork, layout};
+use crate::mode::{TASKS, mode};
 use crate::sys::line::Line;
-use crate::table::{self, HUGE, Record, State, counters, leaf};
+use crate::table::{self, HUGE, Record, State, accounts, counters, leaf};
 use crate::thread::Slot;
 use crate::trace::capture::{Start, capture};
 use crate::trace::generation::Control;
@@ -291,6 +292,9 @@ pub(crate) unsafe fn freed<const TRACE: bool>(call: &Call<'_>, user: *mut u8, si
     }
     if TRACE && call.control.holds(record.trace()) {
         counters::count(call.slot, call.control, (size as i64).wrapping_neg(), -1);
+        if mode() & TASKS != 0 {
+            accounts::gone(call.line, call.control, user, size);
+        }
     }
     let line = call.line;
     // What Birthmark itself frees, while it finds names for one, must not push the program's blocks out.

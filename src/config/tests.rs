@@ -287,6 +287,7 @@ fn report_takes_its_words_in_any_order() {
         ("level=error,json", Report { json: true, level: Level::Error, ..text }),
         ("text,level=warning", Report { level: Level::Warning, ..text }),
         ("text,level=info", text),
+        ("text,level=debug", Report { level: Level::Debug, ..text }),
         ("text,file=/tmp/r-%p.txt", Report { file: Some(b"/tmp/r-%p.txt"), ..text }),
         ("file=100%%", Report { file: Some(b"100%%"), ..text }),
     ] {
@@ -301,7 +302,7 @@ fn report_takes_its_words_in_any_order() {
         "color=",
         "color=yes",
         "level=",
-        "level=debug",
+        "level=trace",
         "file=",
         "file=%d",
         "file=a%",

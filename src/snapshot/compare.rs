@@ -1,5 +1,7 @@
 //! What changed between two snapshots. Plain rows in, plain rows out.
 
+use std::time::Duration;
+
 use hashbrown::HashMap;
 
 use super::display::About;
@@ -43,6 +45,11 @@ impl StatisticsDiff {
     /// All rows, unchanged ones too.
     pub fn rows(&self) -> &[StatisticDiff] {
         &self.rows
+    }
+
+    /// How long after the other snapshot this one was taken.
+    pub fn apart(&self) -> Duration {
+        self.about.apart().unwrap_or_default()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Snapshots in words: the shape that users of Python's `tracemalloc` know.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::group::{Key, Statistic, Statistics};
-use super::{Dropped, GroupBy, Snapshot, StatisticDiff, StatisticsDiff};
+use super::{Dropped, GroupBy, SeenTasks, Snapshot, StatisticDiff, StatisticsDiff};
 use crate::trace::frame::lines;
 
 /// Rows that are shown where nobody says how many.
@@ -21,6 +22,10 @@ pub(crate) struct About {
     by: GroupBy,
     dropped: Dropped,
     ours: u64,
+    /// Since the snapshot before, in a comparison.
+    apart: Option<Duration>,
+    /// Which tasks' blocks were counted.
+    seen: SeenTasks,
 }
 
 impl About {
@@ -34,7 +39,13 @@ impl About {
             by,
             dropped: s.dropped,
             ours: s.ours,
+            apart: before.map(|b| s.taken.saturating_duration_since(b.taken)),
+            seen: s.seen,
         }
+    }
+
+    pub(crate) fn apart(&self) -> Option<Duration> {
+        self.apart
     }
 }
 
@@ -68,6 +79,7 @@ pub(crate) fn words(d: &Dropped) -> String {
         (d.table, "block", "without a record (no memory for the table)"),
         (d.traces, "block", "without a trace (no id or no memory for a new stack)"),
         (d.captures, "block", "without a trace (too little stack left to walk it)"),
+        (d.tasks, "poll", "of tasks whose blocks aren't counted for them (no account left)"),
     ];
     let told = rows.iter().filter(|(n, ..)| *n != 0);
     told.map(|(n, one, what)| format!("{} {what}", plural(*n, one))).collect::<Vec<_>>().join(", ")
@@ -99,13 +111,33 @@ impl fmt::Display for Statistic {
     }
 }
 
-impl fmt::Display for StatisticDiff {
-    /// `src/cache.rs:41: size=1.2 MiB (+1.2 MiB), count=310 (+310), average=4.0 KiB`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// `40.0 MiB a minute`, in the largest unit of time that has passed at least once; nothing where less than a second has.
+fn rate(bytes: i64, apart: Duration) -> Option<String> {
+    let seconds = apart.as_secs_f64();
+    let (unit, span) = match seconds {
+        60.0.. => ("minute", 60.0),
+        1.0.. => ("second", 1.0),
+        _ => return None,
+    };
+    let bytes = (bytes as f64 * span / seconds).round() as i64;
+    Some(format!("{} a {unit}", format_size(bytes, false)))
+}
+
+impl StatisticDiff {
+    /// What tasks have grown by, where that can be told.
+    fn growth(&self, apart: Option<Duration>) -> Option<String> {
+        let of_tasks = matches!(self.key, Key::Task(..) | Key::SpawnSite(_));
+        if of_tasks && self.size_diff > 0 { rate(self.size_diff, apart?) } else { None }
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, apart: Option<Duration>) -> fmt::Result {
+        write!(f, "{}", self.key)?;
+        if let Some(growth) = self.growth(apart) {
+            write!(f, " grew by {growth}")?;
+        }
         write!(
             f,
-            "{}: size={} ({}), count={} ({:+})",
-            self.key,
+            ": size={} ({}), count={} ({:+})",
             format_size(self.size as i64, false),
             format_size(self.size_diff, true),
             self.count,
@@ -115,6 +147,13 @@ impl fmt::Display for StatisticDiff {
             write!(f, ", average={}", format_size(self.average() as i64, false))?;
         }
         rest_of_stack(f, &self.key)
+    }
+}
+
+impl fmt::Display for StatisticDiff {
+    /// `src/cache.rs:41: size=1.2 MiB (+1.2 MiB), count=310 (+310), average=4.0 KiB`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, None)
     }
 }
 
@@ -134,6 +173,10 @@ fn rest_of_stack(f: &mut fmt::Formatter<'_>, key: &Key) -> fmt::Result {
 /// What all kinds of rows have.
 trait Row: fmt::Display {
     fn key(&self) -> &Key;
+    /// The row below this head.
+    fn below(&self, f: &mut fmt::Formatter<'_>, _about: &About) -> fmt::Result {
+        self.fmt(f)
+    }
     /// Rows that say nothing aren't shown, only summed.
     fn says_nothing(&self) -> bool;
     /// `size=.., count=..` of several rows.
@@ -156,6 +199,9 @@ impl Row for Statistic {
 impl Row for StatisticDiff {
     fn key(&self) -> &Key {
         &self.key
+    }
+    fn below(&self, f: &mut fmt::Formatter<'_>, about: &About) -> fmt::Result {
+        self.write(f, about.apart)
     }
     fn says_nothing(&self) -> bool {
         self.is_unchanged()
@@ -186,7 +232,7 @@ impl<R: Row> fmt::Display for Top<'_, R> {
         let (shown, hidden) = telling.split_at(self.n.min(telling.len()));
         for row in shown {
             f.write_str("\n")?;
-            row.fmt(f)?;
+            row.below(f, self.about)?;
         }
         let noun = |n| self.about.by.noun(n);
         if !hidden.is_empty() {
@@ -197,10 +243,26 @@ impl<R: Row> fmt::Display for Top<'_, R> {
         if !silent.is_empty() {
             write!(f, "\n{} {} unchanged: {}", silent.len(), noun(silent.len()), R::sum(&silent))?;
         }
+        let of_tasks = self.about.by.is_of_tasks();
+        if let Some(words) = of_tasks.then(|| unseen(self.about.seen)).flatten() {
+            return write!(f, "\nhelp: {words}");
+        }
         match help(shown.iter().map(|r| r.key())) {
             Some(help) => write!(f, "\nhelp: {help}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Which tasks aren't seen, and what would show them.
+fn unseen(seen: SeenTasks) -> Option<&'static str> {
+    match seen {
+        SeenTasks::No => Some("tasks are counted while async debug is on: BIRTHMARK_ASYNC_DEBUG=1"),
+        SeenTasks::Wrapped => Some(
+            "tasks that aren't wrapped can't be seen here, and what they made isn't told from what no task made: \
+             `birthmark::tokio::spawn` wraps one",
+        ),
+        SeenTasks::All => None,
     }
 }
 
@@ -214,6 +276,7 @@ fn help<'a>(keys: impl Iterator<Item = &'a Key>) -> Option<&'static str> {
             Key::Function(_, file) => (file.is_some(), true),
             Key::Place(place) => (false, !place.contains("+0x")),
             Key::Line(..) | Key::File(_) => (true, true),
+            Key::Task(..) | Key::SpawnSite(_) | Key::NoTask => (true, true),
         };
         lineless += usize::from(!file);
         nameless += usize::from(!file && !function);
@@ -264,6 +327,8 @@ impl fmt::Display for Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::group::{statistics, tests::trace};
     use super::super::{Trace, compare};
     use super::*;
@@ -272,7 +337,15 @@ mod tests {
     use crate::trace::frame::tests::frame;
 
     fn about(by: GroupBy) -> About {
-        let nothing = Snapshot { records: [].into(), limit: 5, dropped: Dropped::default(), ours: 0 };
+        let taken = Instant::now();
+        let nothing = Snapshot {
+            records: [].into(),
+            limit: 5,
+            dropped: Dropped::default(),
+            ours: 0,
+            taken,
+            seen: SeenTasks::All,
+        };
         About::of(&nothing, None, by)
     }
 
@@ -384,7 +457,9 @@ mod tests {
     #[test]
     fn the_head_tells_the_totals_and_what_was_left_out() {
         let dropped = Dropped { captures: 1, ..Dropped::default() };
-        let s = Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20 };
+        let taken = Instant::now();
+        let s =
+            Snapshot { records: [].into(), limit: 1, dropped, ours: 2 << 20, taken, seen: SeenTasks::All };
         assert_eq!(
             s.to_string(),
             "0 B in 0 live blocks, 0 traces of 1 frame, Birthmark's own 2048 KiB mapped; left out: 1 block without a \
@@ -392,6 +467,53 @@ mod tests {
         );
         let change = s.compare_to(&s, GroupBy::Line).to_string();
         assert!(change.starts_with("0 B in 0 live blocks (+0 B, +0), 0 traces"), "{change}");
+    }
+
+    #[test]
+    fn what_tasks_grew_by_is_told_in_a_unit_that_has_passed() {
+        let by = GroupBy::SpawnSite;
+        let key = || Key::SpawnSite(Some("src/x.rs:41".into()));
+        let row = |key, size_diff| StatisticDiff { key, size: 200 << 20, size_diff, count: 9, count_diff: 3 };
+        let list = |rows, seconds| {
+            let about = About { apart: Some(Duration::from_secs_f64(seconds)), ..about(by) };
+            let text = StatisticsDiff { rows, about }.to_string();
+            text.lines().nth(1).unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            list(vec![row(key(), 120 << 20)], 180.0),
+            "tasks spawned at src/x.rs:41 grew by 40.0 MiB a minute: size=200 MiB (+120 MiB), count=9 (+3), average=22.2 \
+             MiB"
+        );
+        assert!(list(vec![row(key(), 30 << 20)], 1.5).contains(" grew by 20.0 MiB a second: size="));
+        assert!(list(vec![row(key(), 30 << 20)], 59.9).contains(" a second: "));
+        // Too short a time, less than before, and what no task made: no rate.
+        for (row, seconds) in
+            [(row(key(), 1 << 20), 0.9), (row(key(), -1), 90.0), (row(Key::NoTask, 9), 90.0)]
+        {
+            assert!(!list(vec![row], seconds).contains("grew"));
+        }
+    }
+
+    #[test]
+    fn rows_of_tasks_name_them_and_help_says_what_counts_them() {
+        use crate::tasks::TaskId;
+        let place: std::sync::Arc<str> = "src/x.rs:41".into();
+        for (key, words) in [
+            (Key::Task(TaskId::Task(17), Some(place.clone())), "task 17 spawned at src/x.rs:41"),
+            (Key::Task(TaskId::Future(2), None), "future 2, whose spawn wasn't traced"),
+            (Key::SpawnSite(Some(place)), "tasks spawned at src/x.rs:41"),
+            (Key::SpawnSite(None), "tasks whose spawn wasn't traced"),
+            (Key::NoTask, "outside of all tasks"),
+        ] {
+            assert_eq!(key.to_string(), words);
+        }
+        let by = GroupBy::Task;
+        let not_counted = Statistics { rows: Vec::new(), about: About { seen: SeenTasks::No, ..about(by) } };
+        assert!(
+            not_counted.to_string().ends_with("async debug is on: BIRTHMARK_ASYNC_DEBUG=1"),
+            "{not_counted}"
+        );
+        assert!(!Statistics { rows: Vec::new(), about: about(by) }.to_string().contains("help"));
     }
 
     #[test]

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::Trace;
 use super::display::About;
+use super::{Record, Snapshot, Trace};
 use crate::trace::frame::{Frame, Traceback, shown};
+use crate::watch::tasks::TaskId;
+use crate::watch::tasks::memory::{Holder, Place};
 
-/// By what traces are grouped: `GroupBy::Line`, `File`, `Function` or `Traceback`, each of them `.cumulative()` if wanted.
+/// By what live blocks are grouped: `GroupBy::Line`, `File`, `Function` or `Traceback`, each of them `.cumulative()` if wanted;
+/// `GroupBy::Task` or `SpawnSite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupBy {
     kind: Kind,
@@ -22,6 +25,8 @@ enum Kind {
     File,
     Function,
     Traceback,
+    Task,
+    SpawnSite,
 }
 
 #[allow(non_upper_case_globals)]
@@ -36,9 +41,33 @@ impl GroupBy {
     pub const Function: Self = Self { kind: Kind::Function, cumulative: false };
     /// By the whole stack.
     pub const Traceback: Self = Self { kind: Kind::Traceback, cumulative: false };
+    /// By the task that made the block or reallocated it last, ended ones too as long as a block of theirs lives. Counted while
+    /// async debug is on. Jobs of `spawn_blocking` have ids as tasks have, and are rows too.
+    pub const Task: Self = Self { kind: Kind::Task, cumulative: false };
+    /// By where that task was spawned: what grows there is what all tasks of that place hold and have left behind.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+    /// # #[cfg(feature = "tokio")]
+    /// # {
+    /// use birthmark::{GroupBy, snapshot};
+    ///
+    /// birthmark::tracemalloc::start(5);
+    /// birthmark::tokio::run(true, async {
+    ///     let before = snapshot();
+    ///     let left = birthmark::tokio::spawn(async { vec![0u8; 1 << 20] }).await.unwrap();
+    ///     let changes = snapshot().compare_to(&before, GroupBy::SpawnSite);
+    ///     println!("{changes}"); // tasks spawned at src/main.rs:7: size=1024 KiB (+1024 KiB), count=1 (+1), ..
+    ///     assert!(changes[0].size_diff >= 1 << 20);
+    ///     # let _ = left;
+    /// });
+    /// # }
+    /// ```
+    pub const SpawnSite: Self = Self { kind: Kind::SpawnSite, cumulative: false };
 
     /// Counts a trace at every frame of its stack, not at the leading one alone; once for each key, so a recursive function
-    /// isn't counted twice as in Python. Frames of dependencies count, plumbing doesn't. Whole stacks are grouped as they are.
+    /// isn't counted twice as in Python. Frames of dependencies count, plumbing doesn't. Whole stacks and tasks are grouped as they are.
     pub const fn cumulative(mut self) -> Self {
         self.cumulative = true;
         self
@@ -51,8 +80,15 @@ impl GroupBy {
             Kind::File => "file",
             Kind::Function => "function",
             Kind::Traceback => "stack",
+            Kind::Task => "task",
+            Kind::SpawnSite => "place",
         };
         format!("{noun}{}", if n == 1 { "" } else { "s" })
+    }
+
+    /// Whether it asks whose blocks they are.
+    pub(crate) fn is_of_tasks(self) -> bool {
+        matches!(self.kind, Kind::Task | Kind::SpawnSite)
     }
 }
 
@@ -70,6 +106,12 @@ pub enum Key {
     Traceback(Traceback),
     /// Where line tables are missing: the function, or module and offset; by file the module alone.
     Place(Arc<str>),
+    /// A task, and where it was spawned if its spawn was traced or it was wrapped.
+    Task(TaskId, Option<Arc<str>>),
+    /// The tasks that were spawned there; nothing: those whose spawn wasn't traced.
+    SpawnSite(Option<Arc<str>>),
+    /// What no task made.
+    NoTask,
 }
 
 impl fmt::Display for Key {
@@ -84,6 +126,11 @@ impl fmt::Display for Key {
             Self::Function(function, _) => f.write_str(function),
             Self::Traceback(traceback) => f.write_str(&traceback.lead().place()),
             Self::Place(place) => f.write_str(place),
+            Self::Task(id, Some(place)) => write!(f, "{id} spawned at {place}"),
+            Self::Task(id, None) => write!(f, "{id}, whose spawn wasn't traced"),
+            Self::SpawnSite(Some(place)) => write!(f, "tasks spawned at {place}"),
+            Self::SpawnSite(None) => f.write_str("tasks whose spawn wasn't traced"),
+            Self::NoTask => f.write_str("outside of all tasks"),
         }
     }
 }
@@ -176,10 +223,52 @@ pub(crate) fn statistics(traces: impl Iterator<Item = Trace>, by: GroupBy) -> Ve
             count(key(trace.traceback.lead(), by));
         }
     }
+    sorted(sums)
+}
+
+fn sorted(sums: HashMap<Key, (u64, u64)>) -> Vec<Statistic> {
     let mut rows: Vec<Statistic> =
         sums.into_iter().map(|(key, (size, count))| Statistic { key, size, count }).collect();
     rows.sort_by(|a, b| (b.size, b.count).cmp(&(a.size, a.count)).then_with(|| b.key.cmp(&a.key)));
     rows
+}
+
+/// The rows of a snapshot.
+pub(crate) fn rows(snapshot: &Snapshot, by: GroupBy) -> Vec<Statistic> {
+    match by.kind {
+        Kind::Task | Kind::SpawnSite => of_tasks(&snapshot.records, by),
+        _ => statistics(snapshot.traces(), by),
+    }
+}
+
+fn of_tasks(records: &[Record], by: GroupBy) -> Vec<Statistic> {
+    let mut keys: HashMap<*const Holder, Key> = HashMap::new();
+    let mut sums: HashMap<Key, (u64, u64)> = HashMap::new();
+    let mut add = |key: &Key, size: u64, count: u64| {
+        if count != 0 {
+            let sum = sums.entry_ref(key).or_default();
+            sum.0 += size;
+            sum.1 += count;
+        }
+    };
+    for record in records {
+        let (mut size, mut count) = (record.size, record.count);
+        for share in record.tasks.iter() {
+            let holder = &*share.holder;
+            let key = keys.entry(std::ptr::from_ref(holder)).or_insert_with(|| {
+                let place = match holder.place() {
+                    Place::Worker => return Key::NoTask,
+                    Place::At(place) => Some(Arc::from(place)),
+                    Place::Unknown => None,
+                };
+                if by.kind == Kind::Task { Key::Task(holder.id, place) } else { Key::SpawnSite(place) }
+            });
+            add(key, share.size, share.count);
+            (size, count) = (size.saturating_sub(share.size), count.saturating_sub(share.count));
+        }
+        add(&Key::NoTask, size, count);
+    }
+    sorted(sums)
 }
 
 #[cfg(test)]

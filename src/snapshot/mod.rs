@@ -7,6 +7,7 @@ mod group;
 mod take;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use compare::{StatisticDiff, StatisticsDiff};
 pub use display::format_size;
@@ -19,6 +20,7 @@ pub use take::{NotTracing, snapshot, try_snapshot};
 use crate::thread::Ours;
 use crate::trace::frame::{self, Traceback};
 use crate::trace::{RawStack, resolve};
+use crate::watch::tasks::memory::Holder;
 
 /// What was left out of a snapshot because something ran out, since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +35,14 @@ pub struct Dropped {
     pub quarantine: u64,
     /// Stacks that end early, at a frame without unwind tables.
     pub cut: u64,
+    /// Polls of tasks that found no account: what was allocated in them counts for no task.
+    pub tasks: u64,
 }
 
 impl Dropped {
-    /// Whether blocks or stacks are missing.
+    /// Whether blocks or stacks are missing, or blocks count for no task that should.
     pub fn any(&self) -> bool {
-        self.table != 0 || self.traces != 0 || self.captures != 0
+        self.table != 0 || self.traces != 0 || self.captures != 0 || self.tasks != 0
     }
 }
 
@@ -46,6 +50,16 @@ impl Dropped {
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub raw: RawStack,
+    pub size: u64,
+    pub count: u64,
+    /// What of it tasks have made; the rest was made outside of all.
+    pub tasks: Arc<[Share]>,
+}
+
+/// A task's part of a record.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub holder: Arc<Holder>,
     pub size: u64,
     pub count: u64,
 }
@@ -77,6 +91,20 @@ pub struct Snapshot {
     pub(crate) limit: u16,
     pub(crate) dropped: Dropped,
     pub(crate) ours: u64,
+    /// When it was taken.
+    pub(crate) taken: Instant,
+    /// Which tasks' blocks were counted.
+    pub(crate) seen: SeenTasks,
+}
+
+/// Which tasks are seen when their blocks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeenTasks {
+    /// None: async debug was never on.
+    No,
+    /// Wrapped ones.
+    Wrapped,
+    All,
 }
 
 /// The live blocks of one stack.
@@ -125,7 +153,12 @@ impl Snapshot {
         })
     }
 
-    /// Sizes and counts by line, file, function or whole stack, largest first.
+    /// When it was taken.
+    pub fn taken(&self) -> Instant {
+        self.taken
+    }
+
+    /// Sizes and counts by line, file, function or whole stack, by task or by where tasks were spawned; largest first.
     ///
     /// ```
     /// # #[global_allocator]
@@ -143,14 +176,13 @@ impl Snapshot {
     /// ```
     pub fn statistics(&self, by: GroupBy) -> Statistics {
         let _ours = Ours::enter();
-        Statistics { rows: group::statistics(self.traces(), by), about: display::About::of(self, None, by) }
+        Statistics { rows: group::rows(self, by), about: display::About::of(self, None, by) }
     }
 
     /// What changed since `old`, most first. Unchanged rows are in it too.
     pub fn compare_to(&self, old: &Snapshot, by: GroupBy) -> StatisticsDiff {
         let _ours = Ours::enter();
-        let (new_rows, old_rows) =
-            (group::statistics(self.traces(), by), group::statistics(old.traces(), by));
+        let (new_rows, old_rows) = (group::rows(self, by), group::rows(old, by));
         let about = display::About::of(self, Some(old), by);
         StatisticsDiff { rows: compare::differences(new_rows, old_rows), about }
     }

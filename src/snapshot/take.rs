@@ -1,14 +1,18 @@
 //! Taking a snapshot: one walk over the table, beside threads that go on.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 
-use super::{Dropped, Record, Snapshot};
+use super::{Dropped, Record, SeenTasks, Share, Snapshot};
+use crate::table::accounts::{self, Owner};
 use crate::table::{self, State};
 use crate::thread::Ours;
 use crate::trace::RawStack;
 use crate::trace::generation::control;
+use crate::watch::tasks::memory::{self, Holder};
 use crate::{dropped, hook, sys};
 
 /// Why there is no snapshot.
@@ -69,6 +73,8 @@ pub fn try_snapshot() -> Result<Snapshot, NotTracing> {
         });
     }
     let _ours = Ours::enter();
+    let taken = Instant::now();
+    let mut tasks = accounts::any().then(Tasks::default);
     let mut sums: HashMap<u32, (u64, u64)> = HashMap::new();
     // Ids of one generation lie close together: a plain array for the first million.
     let mut near: Vec<(u64, u64)> = Vec::new();
@@ -86,15 +92,72 @@ pub fn try_snapshot() -> Result<Snapshot, NotTracing> {
             };
             sum.0 += size;
             sum.1 += 1;
+            if let Some(tasks) = &mut tasks {
+                tasks.count(start, record, size);
+            }
         }
     });
+    let seen = match &tasks {
+        None => SeenTasks::No,
+        Some(_) if cfg!(feature = "tokio") && !accounts::sees_all() => SeenTasks::Wrapped,
+        Some(_) => SeenTasks::All,
+    };
+    let mut shares = tasks.map(Tasks::shares).unwrap_or_default();
     let near = near.into_iter().enumerate().map(|(i, sum)| (now.first() + i as u32, sum));
     let records = near
         .chain(sums)
         .filter(|(_, (_, count))| *count != 0)
-        .filter_map(|(id, (size, count))| Some(Record { raw: RawStack::of(id)?, size, count }))
+        .filter_map(|(id, (size, count))| {
+            let tasks = shares.remove(&id).unwrap_or_default().into();
+            Some(Record { raw: RawStack::of(id)?, size, count, tasks })
+        })
         .collect();
-    Ok(Snapshot { records, limit: now.limit(), dropped: missing(), ours: sys::our_bytes() as u64 })
+    let ours = sys::our_bytes() as u64;
+    Ok(Snapshot { records, limit: now.limit(), dropped: missing(), ours, taken, seen })
+}
+
+/// Whose the blocks are, as they are met.
+#[derive(Default)]
+struct Tasks {
+    /// Bytes and blocks by trace and account.
+    sums: HashMap<(u32, u32), (u64, u64)>,
+    /// Whose the accounts were when they were met first; nothing for one that was being given back.
+    owners: HashMap<u32, Option<Owner>>,
+    /// Blocks aligned as cells of tasks are, with their traces.
+    cells: Vec<(usize, u32)>,
+}
+
+impl Tasks {
+    fn count(&mut self, start: usize, record: table::Record, size: u64) {
+        if record.align() >= 64 {
+            self.cells.push((start, record.trace()));
+        }
+        let number = accounts::of_block(start);
+        if number != 0 {
+            let sum = self.sums.entry((record.trace(), number)).or_insert_with(|| {
+                self.owners.entry(number).or_insert_with(|| accounts::owner(number));
+                (0, 0)
+            });
+            sum.0 += size;
+            sum.1 += 1;
+        }
+    }
+
+    /// What each trace made for which tasks.
+    fn shares(self) -> HashMap<u32, Vec<Share>> {
+        let owners = self.owners.into_iter().filter_map(|(number, owner)| Some((number, owner?))).collect();
+        let holders = memory::holders(&owners, &self.cells);
+        let holders: HashMap<u32, Arc<Holder>> =
+            holders.into_iter().map(|(number, holder)| (number, Arc::new(holder))).collect();
+        let mut shares: HashMap<u32, Vec<Share>> = HashMap::new();
+        for ((trace, number), (size, count)) in self.sums {
+            if let Some(holder) = holders.get(&number) {
+                let holder = Arc::clone(holder);
+                shares.entry(trace).or_default().push(Share { holder, size, count });
+            }
+        }
+        shares
+    }
 }
 
 /// What had to be left out so far.
@@ -105,5 +168,6 @@ pub(crate) fn missing() -> Dropped {
         captures: dropped::CAPTURES.count(),
         quarantine: dropped::QUARANTINE.count(),
         cut: dropped::CUT.count(),
+        tasks: dropped::ACCOUNTS.count(),
     }
 }

@@ -6,6 +6,7 @@
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
 
+use crate::table::accounts::Account;
 use crate::thread::Slot;
 
 /// What a hook must know of its thread before anything else.
@@ -25,6 +26,12 @@ pub(crate) struct Line {
     pub busy: Cell<u32>,
     /// How many `warnings::catch` this thread is in.
     pub catching: Cell<u32>,
+    /// The task that the wrapped poll which this thread is in belongs to, by its key in `table::accounts`; 0: none.
+    pub task: Cell<u64>,
+    /// The task that allocated last on this thread, by its key; 0: none did.
+    pub seen: Cell<u64>,
+    /// Its account; null where it got none.
+    pub account: Cell<*const Account>,
 }
 const _: () = assert!(size_of::<Line>() == 64);
 

@@ -5,6 +5,7 @@
 use core::cell::Cell;
 use core::ptr::null;
 
+use crate::table::accounts::Account;
 use crate::thread::Slot;
 
 /// What a hook must know of its thread before anything else.
@@ -24,11 +25,17 @@ pub(crate) struct Line {
     pub busy: Cell<u32>,
     /// How many `warnings::catch` this thread is in.
     pub catching: Cell<u32>,
+    /// The task that the wrapped poll which this thread is in belongs to, by its key in `table::accounts`; 0: none.
+    pub task: Cell<u64>,
+    /// The task that allocated last on this thread, by its key; 0: none did.
+    pub seen: Cell<u64>,
+    /// Its account; null where it got none.
+    pub account: Cell<*const Account>,
 }
 
 thread_local!(static LINE: Line = const { Line {
     slot: Cell::new(null()), inside: Cell::new(0), ours: Cell::new(0), done: Cell::new(0), armed: Cell::new(0),
-    busy: Cell::new(0), catching: Cell::new(0),
+    busy: Cell::new(0), catching: Cell::new(0), task: Cell::new(0), seen: Cell::new(0), account: Cell::new(null()),
 } });
 
 /// This thread's line.

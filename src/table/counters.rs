@@ -64,6 +64,18 @@ pub(crate) fn add(counter: &AtomicI64, n: i64, shared: bool) {
     counter.fetch_add(n, Relaxed);
 }
 
+/// As [`add`], of one and where there is one writer.
+#[inline(always)]
+pub(crate) fn add_one(counter: &AtomicI64) {
+    #[cfg(native)]
+    // SAFETY: as in `add`.
+    unsafe {
+        core::arch::asm!("add qword ptr [{}], 1", in(reg) counter.as_ptr(), options(nostack));
+    }
+    #[cfg(not(native))]
+    counter.fetch_add(1, Relaxed);
+}
+
 /// Counts a block in (`+size`, `+1`) or out.
 #[inline(always)]
 pub(crate) fn count(slot: &Slot, control: Control, bytes: i64, blocks: i64) {

@@ -26,8 +26,71 @@ pub(crate) struct Leaf {
     words: [AtomicU64; WORDS],
     pages: [AtomicU64; PAGES / 64],
     chunks: AtomicU32,
-    /// The allocating thread's number in `thread::names`, for each word: mapped when the column is asked for.
-    threads: AtomicPtr<AtomicU32>,
+    /// The allocating thread's number in `thread::names`, for each word.
+    pub(crate) threads: Column,
+    /// The number of the allocating task's account, for each word.
+    pub(crate) tasks: Column,
+}
+
+/// A further number for each word of a leaf; mapped when the first one is kept.
+pub(crate) struct Column(AtomicPtr<AtomicU32>);
+
+impl Column {
+    /// The number kept for `address`; 0 where none was.
+    #[inline(always)]
+    pub(crate) fn get(&self, address: usize) -> u32 {
+        let column = self.0.load(Acquire);
+        if column.is_null() {
+            return 0;
+        }
+        // SAFETY: a published column has WORDS entries and is never unmapped.
+        unsafe { (*column.add(index(address))).load(Relaxed) }
+    }
+
+    /// Keeps a number for `address`: whether there was room.
+    #[inline(always)]
+    pub(crate) fn set(&self, address: usize, number: u32) -> bool {
+        if self.0.load(Acquire).is_null() && self.make().is_null() {
+            return false;
+        }
+        self.replace(address, number)
+    }
+
+    /// Keeps a number for `address` where the column is mapped: whether it is.
+    #[inline(always)]
+    pub(crate) fn replace(&self, address: usize, number: u32) -> bool {
+        let column = self.0.load(Acquire);
+        if column.is_null() {
+            return false;
+        }
+        // SAFETY: as in `get`.
+        unsafe { (*column.add(index(address))).store(number, Relaxed) };
+        true
+    }
+
+    /// Forgets what was kept for `address`.
+    #[inline(always)]
+    pub(crate) fn clear(&self, address: usize) {
+        self.replace(address, 0);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&self) -> *mut AtomicU32 {
+        const BYTES: usize = WORDS * 4;
+        let Some(fresh) = sys::map(BYTES) else {
+            dropped::TABLE.add(1);
+            return core::ptr::null_mut();
+        };
+        match self.0.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
+            Ok(_) => fresh.as_ptr().cast(),
+            Err(theirs) => {
+                // SAFETY: ours was never published.
+                unsafe { sys::unmap(fresh, BYTES) };
+                theirs
+            }
+        }
+    }
 }
 
 static LEAF_TABLE: [AtomicPtr<Leaf>; LEAVES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; LEAVES];
@@ -114,49 +177,6 @@ impl Leaf {
         }
         self.chunks.fetch_or(1u32.wrapping_shl((address >> 21) as u32 & 31), AcqRel);
         word.fetch_or(1u64.wrapping_shl(bit as u32), AcqRel);
-    }
-
-    /// The number of the thread that made the block at `address`; 0 where it wasn't kept.
-    #[inline(always)]
-    pub(crate) fn thread(&self, address: usize) -> u32 {
-        let column = self.threads.load(Acquire);
-        if column.is_null() {
-            return 0;
-        }
-        // SAFETY: a published column has WORDS entries and is never unmapped.
-        unsafe { (*column.add(index(address))).load(Relaxed) }
-    }
-
-    /// Keeps the number of the thread that made the block at `address`.
-    #[inline(always)]
-    pub(crate) fn set_thread(&self, address: usize, who: u32) {
-        let mut column = self.threads.load(Acquire);
-        if column.is_null() {
-            column = self.make_threads();
-            if column.is_null() {
-                return;
-            }
-        }
-        // SAFETY: as in `thread`.
-        unsafe { (*column.add(index(address))).store(who, Relaxed) };
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn make_threads(&self) -> *mut AtomicU32 {
-        const BYTES: usize = WORDS * 4;
-        let Some(fresh) = sys::map(BYTES) else {
-            dropped::TABLE.add(1);
-            return core::ptr::null_mut();
-        };
-        match self.threads.compare_exchange(core::ptr::null_mut(), fresh.as_ptr().cast(), AcqRel, Acquire) {
-            Ok(_) => fresh.as_ptr().cast(),
-            Err(theirs) => {
-                // SAFETY: ours was never published.
-                unsafe { sys::unmap(fresh, BYTES) };
-                theirs
-            }
-        }
     }
 
     /// Visits the address of each granule of the leaf (number `leaf`) whose word says that a block starts in it.

@@ -3,6 +3,7 @@
 //! Everything asks it: layout and free checks, `check_heap`, snapshots, `traceback_of`, the runtime's look-ups. Runs
 //! inside an allocation, without a lock.
 
+pub(crate) mod accounts;
 pub(crate) mod counters;
 pub(crate) mod leaf;
 pub(crate) mod record;
@@ -54,7 +55,7 @@ pub(crate) fn put(address: usize, size: usize, record: Record, who: &AtomicU32) 
     }
     leaf.put(address, record);
     if THREADS.load(Relaxed) {
-        leaf.set_thread(address, who.load(Relaxed));
+        leaf.threads.set(address, who.load(Relaxed));
     }
     true
 }
@@ -131,7 +132,7 @@ fn describe(start: usize, record: Record) -> Block {
 
 /// The thread that made the block at `start`, by its number in `thread::names`; 0 where it wasn't kept.
 pub(crate) fn thread_of(start: usize) -> u32 {
-    leaf::leaf(start).map_or(0, |l| l.thread(start))
+    leaf::leaf(start).map_or(0, |l| l.threads.get(start))
 }
 
 /// Start and record of the nearest block that starts at or below `address`, near or far.

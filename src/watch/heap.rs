@@ -68,6 +68,12 @@ pub(crate) fn raw_stack_of(address: usize) -> Option<(u32, RawStack)> {
     Some((id, RawStack::of(id)?))
 }
 
+/// Number of the trace that made the live block which holds `address`; 0 where that isn't known.
+pub(crate) fn trace_number(address: usize) -> u32 {
+    let trace = if address == 0 { None } else { table::block_at(address).and_then(|block| block.trace) };
+    trace.map_or(0, |trace| trace.0.get())
+}
+
 /// Bytes of the block that holds `address`.
 pub(crate) fn block_size(address: usize) -> Option<usize> {
     table::block_at(address).map(|block| block.size)
@@ -212,6 +218,32 @@ pub(crate) fn blocks_of(size: usize, visit: &mut dyn FnMut(usize)) {
 pub(crate) fn is_block(address: usize) -> bool {
     use crate::table::State;
     table::at(address).is_some_and(|record| matches!(record.state(), State::Live | State::HeldLive))
+}
+
+/// Size and trace of the block that the program is about to free, as the table has them. Of a block without a record, made before
+/// tracing began, the size that the program says, and 0; nothing where the debug heap knows better. Inside an allocation.
+#[cfg(feature = "tokio")]
+pub(crate) fn about_to_be_freed(address: usize, size: usize) -> Option<(usize, u32)> {
+    use crate::table::State;
+    match table::at(address) {
+        Some(record) if matches!(record.state(), State::Live | State::HeldLive) => {
+            Some((table::size_of_block(address, record), record.trace()))
+        }
+        None if mode::mode() & mode::HEAP == 0 => Some((size, 0)),
+        _ => None,
+    }
+}
+
+/// tokio's task of this id has ended; its cell was made by this trace, 0: not known. Inside an allocation.
+#[cfg(feature = "tokio")]
+pub(crate) fn task_ended(id: u64, trace: u32) {
+    table::accounts::ended(id, trace);
+}
+
+/// Each thread keeps the id of the task that it polls at this distance from its thread pointer.
+#[cfg(feature = "tokio")]
+pub(crate) fn tasks_by_word(distance: usize) {
+    table::accounts::read_there(distance);
 }
 
 /// Copies from memory that may not be mapped; false where it isn't.

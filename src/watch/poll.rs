@@ -15,6 +15,7 @@ use super::tokio as runtime;
 use super::verdict::Case;
 use super::warning::{Kind, Row, Warning};
 use super::{clock, heap, reporter, switch, units};
+use crate::sys::line::line;
 use crate::thread::Slot;
 
 /// Part of a thread's slot. One writer, the thread, except `case` and `waited`, which the watchdog sets for the poll that it saw.
@@ -154,6 +155,8 @@ pub(crate) struct Entered {
     place: Option<&'static Place>,
     /// The registered polls around this one: the next, and the outermost.
     around: (usize, usize),
+    /// The task that blocks counted for outside of this poll, by its key.
+    task: u64,
 }
 
 /// Begins a poll. Only while async debug is on.
@@ -178,6 +181,7 @@ pub(crate) fn enter(
         p.told.load(Relaxed),
     );
     let around = (p.place.load(Relaxed), p.outermost.load(Relaxed));
+    let task = line().task.get();
     p.since.store(0, Release);
     p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
     p.waker.store(waker as usize, Relaxed);
@@ -192,9 +196,12 @@ pub(crate) fn enter(
         if around.1 == 0 {
             p.outermost.store(std::ptr::from_ref(place) as usize, Relaxed);
         }
+        if let Some(key) = place.key(around.1 == 0) {
+            line().task.set(key);
+        }
     }
     p.since.store(since, Release);
-    Some(Entered { slot, since, outer, place, around })
+    Some(Entered { slot, since, outer, place, around, task })
 }
 
 /// Work of ours on a thread of the program's, such as finding names for a list that is shown: while this lives it isn't the
@@ -260,6 +267,7 @@ impl Drop for Entered {
         p.since.store(0, Release);
         p.place.store(self.around.0, Relaxed);
         p.outermost.store(self.around.1, Relaxed);
+        line().task.set(self.task);
         let (since, allocated, waker, made, case, waited, outer_told) = self.outer;
         p.allocated.store(allocated, Relaxed);
         p.waker.store(waker, Relaxed);

@@ -95,7 +95,11 @@ impl Sites {
             }
         };
         let seen = Seen { kind: warning.kind, sentence: &warning.sentence, places: &site.places };
-        let action = filters(&seen);
+        let action = match filters(&seen) {
+            // What goes as it should is no error, and each is told.
+            action if coming.level > Level::Warning && action != Action::Ignore => Action::Default,
+            action => action,
+        };
         let same = sameness(action, &seen, &site.words);
         let key = repeats::key_of(&same);
         let coming = Coming { action, before: self.told.count(key), ..coming };

@@ -44,6 +44,7 @@ fn nanos(d: Duration) -> u64 {
 
 fn changed(on: bool) {
     heap::count_threads(on);
+    super::tasks::memory::switched(on);
     if on {
         #[cfg(feature = "tokio")]
         super::tokio::switched_on();

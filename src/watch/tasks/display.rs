@@ -90,6 +90,15 @@ fn waits(task: &Task) -> String {
     }
 }
 
+/// Bytes that are counted; of a part they are in its task's line.
+fn counted(bytes: Result<u64, NotKnown>) -> String {
+    match bytes {
+        Ok(n) => words_of_bytes(i64::try_from(n).unwrap_or(i64::MAX)),
+        Err(NotKnown::Part) => String::new(),
+        Err(_) => "?".into(),
+    }
+}
+
 /// Tasks that wait in the same places read alike, whichever branch of a `select!` was polled first.
 fn sorted_waits(task: &Task) -> Result<Vec<Wait<'_>>, NotKnown> {
     let mut waits = task.waits()?;
@@ -97,22 +106,32 @@ fn sorted_waits(task: &Task) -> Result<Vec<Wait<'_>>, NotKnown> {
     Ok(waits)
 }
 
-fn row(task: &Task) -> Vec<String> {
-    vec![
+fn is_counted(tasks: &Tasks) -> bool {
+    tasks.iter().any(|task| task.held().is_ok())
+}
+
+fn row(task: &Task, is_counted: bool) -> Vec<String> {
+    let mut row = vec![
         name(task),
         task.state().to_string(),
         time(task.age().ok()),
         task.polls().map_or_else(|_| "?".into(), |n| n.to_string()),
         time(task.busy().ok()),
+    ];
+    if is_counted {
+        row.extend([counted(task.held()), counted(task.peak())]);
+    }
+    row.extend([
         bytes(task.bytes()),
         task.future().unwrap_or("?").to_owned(),
         task.place().unwrap_or_else(|| "?".into()),
         waits(task),
-    ]
+    ]);
+    row
 }
 
 /// One line for the tasks of each future and place, the largest groups first.
-fn groups(tasks: &Tasks) -> Vec<Vec<String>> {
+fn groups(tasks: &Tasks, is_counted: bool) -> Vec<Vec<String>> {
     let mut groups: Vec<(Vec<&Task>, (String, String))> = Vec::new();
     let mut places: HashMap<(String, String), usize> = HashMap::new();
     for task in tasks {
@@ -128,18 +147,26 @@ fn groups(tasks: &Tasks) -> Vec<Vec<String>> {
         .into_iter()
         .map(|(tasks, (future, place))| {
             let oldest = tasks.iter().filter_map(|task| task.age().ok()).max();
-            let held: usize = tasks.iter().filter_map(|task| task.bytes()).sum();
+            let cells: usize = tasks.iter().filter_map(|task| task.bytes()).sum();
+            let held: u64 = tasks.iter().filter_map(|task| task.held().ok()).sum();
             let who = match tasks.as_slice() {
                 [one] => name(one),
                 many => many.len().to_string(),
             };
-            vec![who, states(tasks.iter().copied()), time(oldest), bytes(Some(held)), future, place]
+            let mut row = vec![who, states(tasks.iter().copied()), time(oldest)];
+            if is_counted {
+                row.push(counted(Ok(held)));
+            }
+            row.extend([bytes(Some(cells)), future, place]);
+            row
         })
         .collect()
 }
 
-fn titles(titles: &[&str]) -> Vec<String> {
-    titles.iter().map(|title| (*title).to_owned()).collect()
+/// The titles of columns, those of what isn't counted left out.
+fn titles(titles: &[&str], is_counted: bool) -> Vec<String> {
+    let there = titles.iter().filter(|title| is_counted || !matches!(**title, "held" | "peak"));
+    there.map(|title| (*title).to_owned()).collect()
 }
 
 /// Why some may be missing, and what the question marks are.
@@ -155,6 +182,9 @@ fn notes(f: &mut fmt::Formatter<'_>, tasks: &Tasks) -> fmt::Result {
     if tasks.iter().any(|task| matches!(task.waits(), Err(NotKnown::NotTraced))) {
         write!(f, "\n  help       TRACEMALLOC=5 adds where each waits")?;
     }
+    if tasks.iter().any(|task| task.held() == Err(NotKnown::NotCounted)) {
+        write!(f, "\n  help       async debug and TRACEMALLOC=5 together add what each holds")?;
+    }
     for missing in tasks.missing() {
         write!(f, "\n  missing    {missing}")?;
     }
@@ -165,23 +195,28 @@ impl fmt::Display for Tasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&head(self))?;
         if !self.is_empty() {
+            let is_counted = is_counted(self);
             let rows = if self.len() > MANY {
-                let mut rows = vec![titles(&["tasks", "state", "oldest", "held", "future", "spawned at"])];
-                rows.extend(groups(self));
+                let all = ["tasks", "state", "oldest", "held", "cells", "future", "spawned at"];
+                let mut rows = vec![titles(&all, is_counted)];
+                rows.extend(groups(self, is_counted));
                 rows
             } else {
-                let mut rows = vec![titles(&[
+                let all = [
                     "task",
                     "state",
                     "age",
                     "polls",
                     "busy",
                     "held",
+                    "peak",
+                    "cell",
                     "future",
                     "spawned at",
                     "waits at",
-                ])];
-                rows.extend(self.iter().map(row));
+                ];
+                let mut rows = vec![titles(&all, is_counted)];
+                rows.extend(self.iter().map(|task| row(task, is_counted)));
                 rows
             };
             columns(f, &rows)?;
@@ -262,6 +297,7 @@ mod tests {
 
     use super::super::record::{Missing, Wrapped};
     use super::*;
+    use crate::table::accounts::Sums;
 
     #[track_caller]
     fn task(id: TaskId, kind: TaskKind, parent: Option<TaskId>, name: &'static str) -> Task {
@@ -282,6 +318,7 @@ mod tests {
             state: TaskState::Idle,
             wrapped: Some(wrapped),
             bytes: Some(2048),
+            memory: Ok(Sums { held: 300, allocated: 9000, allocations: 12, peak: 4096 }),
             site: None,
             owner: 0,
         }
@@ -303,11 +340,31 @@ mod tests {
         let text = tree().to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "4 tasks: 4 idle");
-        assert!(lines[1].starts_with("  task     state  age    polls  busy   held     future"), "{text}");
-        assert!(lines[2].starts_with("  root     idle   1.2 s  3      20 us  2.0 KiB  app::main"), "{text}");
+        assert!(
+            lines[1].starts_with("  task     state  age    polls  busy   held   peak     cell     future"),
+            "{text}"
+        );
+        assert!(
+            lines[2].starts_with("  root     idle   1.2 s  3      20 us  300 B  4.0 KiB  2.0 KiB  app::main"),
+            "{text}"
+        );
         assert!(lines[3].starts_with("  task 7   idle"), "{text}");
         assert!(lines[3].contains("src/watch/tasks/display.rs:"), "{text}");
         assert!(lines.last().unwrap().contains("2 tasks aren't listed: tracing was off"), "{text}");
+    }
+
+    #[test]
+    fn what_isnt_counted_has_no_column_but_the_switch_that_adds_it() {
+        let mut tasks = tree();
+        tasks.all.iter_mut().for_each(|task| task.memory = Err(NotKnown::NotCounted));
+        let text = tasks.to_string();
+        assert!(text.contains("  polls  busy   cell     future"), "{text}");
+        assert!(text.contains("async debug and TRACEMALLOC=5 together add what each holds"), "{text}");
+        // A part has no number of its own, and no question mark either.
+        tasks.all[0].memory = Ok(Sums::default());
+        tasks.all[1].memory = Err(NotKnown::Part);
+        let text = tasks.to_string();
+        assert!(text.lines().any(|line| line.starts_with("  task 7 ") && !line.contains('?')), "{text}");
     }
 
     #[test]
@@ -327,7 +384,7 @@ mod tests {
         let text = Tasks { all, missing: Vec::new() }.to_string();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(
-            text.lines().nth(2).unwrap().contains("60     60 idle  1.2 s   120.0 KiB  app::conn"),
+            text.lines().nth(2).unwrap().contains("60     60 idle  1.2 s   17.6 KiB  120.0 KiB  app::conn"),
             "{text}"
         );
     }

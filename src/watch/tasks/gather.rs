@@ -10,6 +10,7 @@ use super::super::{clock, heap, poll, switch};
 use super::cells::{self, Cell};
 #[cfg(feature = "tokio")]
 use super::layout::{self, Layout};
+use super::memory;
 use super::record::{Missing, NotKnown, Site, Task, TaskId, TaskKind, TaskState, Tasks, Wrapped};
 use super::registry::{self, Role, Row, Who};
 use super::waits;
@@ -54,7 +55,7 @@ impl Sites {
 }
 
 /// Who a row is.
-fn identity(row: &Row) -> (TaskId, TaskKind) {
+pub(super) fn identity(row: &Row) -> (TaskId, TaskKind) {
     let serial = TaskId::Future(row.serial);
     match (row.role, row.tokio) {
         (Role::Root, _) => (serial, TaskKind::Root),
@@ -106,9 +107,11 @@ fn wrapped_task(
     let block = if kind == TaskKind::Root { 0 } else { row.waker };
     let own_block = kind == TaskKind::Task || row.tokio == Some(0) && row.inside.is_none();
     let size = if own_block { heap::block_size(block) } else { None };
+    let part = kind == TaskKind::Future && (row.inside.is_some() || row.tokio.is_some_and(|id| id != 0));
     Task {
         id,
         kind,
+        memory: if part { Err(NotKnown::Part) } else { memory::of(id) },
         state: state(row),
         wrapped: Some(Wrapped {
             name: row.name,
@@ -135,6 +138,7 @@ fn plain_task(cell: &Cell, sites: &mut Sites) -> Task {
         state: cell.state,
         wrapped: None,
         bytes: (cell.size != 0).then_some(cell.size),
+        memory: memory::of_plain(TaskId::Task(cell.id)),
         site: sites.of(cell.at),
         owner: cell.owner,
     }
@@ -308,6 +312,7 @@ pub(super) fn current() -> Option<Task> {
                 state: TaskState::Running,
                 wrapped: None,
                 bytes: None,
+                memory: memory::of_plain(TaskId::Task(id)),
                 site: None,
                 owner: 0,
             },

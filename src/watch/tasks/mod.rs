@@ -4,8 +4,13 @@
 //! while async debug is on, on any executor. tokio's other tasks are found by their cells among the recorded blocks: where
 //! the debug heap or tracing was on when they were spawned. [`Tasks::missing`] says what may be missing from the list, and why.
 //!
+//! While async debug and tracing are both on, each task's blocks are counted for it, whoever frees them: [`Task::held`],
+//! [`Task::allocated`], [`Task::peak`], and in snapshots [`GroupBy::Task`](crate::GroupBy::Task) and
+//! [`GroupBy::SpawnSite`](crate::GroupBy::SpawnSite). A block is the task's that was polled when it was made or last
+//! reallocated: a task's own cell is its spawner's.
+//!
 //! Facts first: `registry` keeps the wrapped futures; `layout` measures what a cell looks like, and `cells` finds them; `gather`
-//! joins both to the plain data of `record`, for which `display` has words.
+//! joins both, and what `memory` counts, to the plain data of `record`, for which `display` has words.
 
 #[cfg(feature = "tokio")]
 mod cells;
@@ -14,6 +19,7 @@ mod gather;
 #[cfg(feature = "tokio")]
 mod layout;
 mod life;
+pub(crate) mod memory;
 mod record;
 pub(crate) mod registry;
 mod slab;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::super::{heap, poll};
+use crate::table::accounts::Sums;
 use crate::trace::RawStack;
 use crate::trace::frame::{self, Frame, Owner, Traceback};
 
@@ -82,12 +83,16 @@ impl fmt::Display for TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotKnown {
-    /// The task isn't wrapped: nobody counts its polls.
+    /// The task isn't wrapped: nobody counts its polls; nor its blocks where tokio's words can't be read.
     NotWrapped,
     /// Tracing was off when it began to wait: no stack was kept.
     NotTraced,
     /// It was polled while async debug was off, so not all that it waits for is known.
     PolledWhileOff,
+    /// Async debug and tracing aren't both on, so nobody counts for whom blocks are made.
+    NotCounted,
+    /// It is a part of a task, and what it allocates counts for that task.
+    Part,
 }
 
 impl fmt::Display for NotKnown {
@@ -98,6 +103,10 @@ impl fmt::Display for NotKnown {
             }
             Self::NotTraced => "tracing was off when it began to wait: TRACEMALLOC=5 keeps where",
             Self::PolledWhileOff => "it was polled while async debug was off, which follows no waker",
+            Self::NotCounted => {
+                "counted while async debug and tracing are both on: BIRTHMARK_ASYNC_DEBUG=1 TRACEMALLOC=5"
+            }
+            Self::Part => "a part of a task: what it allocates counts for the task",
         })
     }
 }
@@ -121,6 +130,18 @@ struct Named {
 impl Site {
     pub(super) fn new(stack: RawStack) -> Self {
         Self { stack, named: OnceLock::new() }
+    }
+
+    /// The line that leads its stack.
+    pub(super) fn place(&self) -> String {
+        self.named().traceback.lead().place()
+    }
+
+    /// Whether a runtime's worker was started there: to tokio it is a blocking job, with an id like a task's.
+    pub(super) fn is_worker(&self) -> bool {
+        let traceback = &self.named().traceback;
+        let above = traceback.all_frames().iter().take_while(|frame| !std::ptr::eq(*frame, traceback.lead()));
+        above.filter_map(|frame| frame.function()).any(|f| f.contains("multi_thread::worker::"))
     }
 
     fn named(&self) -> &Named {
@@ -149,6 +170,7 @@ pub struct Task {
     pub(super) state: TaskState,
     pub(super) wrapped: Option<Wrapped>,
     pub(super) bytes: Option<usize>,
+    pub(super) memory: Result<Sums, NotKnown>,
     pub(super) site: Option<Arc<Site>>,
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(super) owner: u64,
@@ -221,10 +243,62 @@ impl Task {
     pub fn parent(&self) -> Result<Option<TaskId>, NotKnown> {
         self.wrapped().map(|w| w.parent)
     }
-    /// Bytes that it holds at least: those of its cell, the block that the executor keeps it in, or of the future where that block
-    /// isn't known.
+    /// Bytes of its cell, the block that the executor keeps it in, or of the future where that block isn't known. Its spawner has
+    /// allocated it: they aren't among those that it [holds](Self::held).
     pub fn bytes(&self) -> Option<usize> {
         self.bytes
+    }
+    /// Bytes of the live blocks that it has made, or that were last reallocated in it, whoever has them now. Exact since async
+    /// debug and tracing are both on, but for what other threads free at this moment.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
+    /// # #[cfg(feature = "tokio")]
+    /// # {
+    /// birthmark::tracemalloc::start(5);
+    /// birthmark::tokio::run(true, async {
+    ///     let task = birthmark::tokio::spawn(async {
+    ///         let kept = vec![0u8; 1000];
+    ///         drop(vec![0u8; 5000]);
+    ///         let me = birthmark::current_task().unwrap();
+    ///         assert_eq!(me.held(), Ok(1000));
+    ///         assert_eq!(me.peak(), Ok(6000));
+    ///         assert_eq!((me.allocated(), me.allocations()), (Ok(6000), Ok(2)));
+    ///         drop(kept);
+    ///     });
+    ///     task.await.unwrap();
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where it isn't counted: [`NotKnown::NotCounted`], [`NotKnown::Part`] or, on targets where tokio's words can't be read,
+    /// [`NotKnown::NotWrapped`].
+    pub fn held(&self) -> Result<u64, NotKnown> {
+        self.memory.map(|sums| sums.held)
+    }
+    /// Bytes that it has asked for since async debug and tracing are both on. A `realloc` asks for its whole new size.
+    ///
+    /// # Errors
+    /// As [`Task::held`].
+    pub fn allocated(&self) -> Result<u64, NotKnown> {
+        self.memory.map(|sums| sums.allocated)
+    }
+    /// How many blocks it has asked for, a `realloc` counting as one.
+    ///
+    /// # Errors
+    /// As [`Task::held`].
+    pub fn allocations(&self) -> Result<u64, NotKnown> {
+        self.memory.map(|sums| sums.allocations)
+    }
+    /// The most bytes that it [held](Self::held) at a time: exact, but for what another thread freed in the very moment of its
+    /// highest allocation.
+    ///
+    /// # Errors
+    /// As [`Task::held`].
+    pub fn peak(&self) -> Result<u64, NotKnown> {
+        self.memory.map(|sums| sums.peak)
     }
     /// The stack that spawned it, where tracing was on then.
     pub fn spawned(&self) -> Option<&Traceback> {

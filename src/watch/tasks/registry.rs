@@ -10,10 +10,11 @@ use std::sync::atomic::{
     fence,
 };
 
-use super::super::clock;
+use super::super::{clock, heap};
 use super::life;
 use super::slab::Slab;
 use super::waits::Wait;
+use crate::table::accounts;
 
 /// Set in a place's `tokio` word: which task polls it isn't known yet. The other bits are its serial.
 const UNKNOWN: u64 = 1 << 63;
@@ -137,6 +138,39 @@ impl Place {
         self.polling.store(now, Release);
     }
 
+    /// For whom blocks count in a poll that has begun, by the key of its account: the tokio task, else the outermost wrapped
+    /// future; nothing where the poll around this one says it.
+    #[inline]
+    pub(crate) fn key(&self, outermost: bool) -> Option<u64> {
+        match self.tokio.load(Relaxed) {
+            0 => outermost.then(|| accounts::key_of_serial(self.serial.load(Relaxed))),
+            id => Some(id),
+        }
+    }
+
+    /// Its future is no more: its account, if it has one, learns where it was made and, where no runtime's task tells it, that it
+    /// has ended.
+    #[cold]
+    fn close_account(&self) {
+        let (serial, made) = (self.serial.load(Relaxed), self.made.load(Relaxed));
+        let (id, parent) = (self.tokio.load(Relaxed), self.parent.load(Relaxed));
+        if id & UNKNOWN != 0 || self.inside.load(Relaxed) != 0 {
+            return; // never polled, or a part of another
+        }
+        let role = self.role.load(Relaxed);
+        if id == 0 {
+            let block = if role == Role::Root as u32 { 0 } else { self.waker.load(Relaxed) };
+            let key = accounts::key_of_serial(serial);
+            accounts::made_at(key, made);
+            accounts::ended(key, heap::trace_number(block));
+        } else if role == Role::Task as u32 || decoded(parent) != Some(Who::Tokio(id)) {
+            accounts::made_at(id, made);
+            if !accounts::sees_all() {
+                accounts::ended(id, 0); // no cell will tell
+            }
+        }
+    }
+
     /// The poll has ended, after so many ticks.
     #[inline]
     pub(crate) fn ended(&self, ticks: u64) {
@@ -167,6 +201,7 @@ impl Registered {
     /// For a future of this type, wrapped there.
     pub(crate) fn new<F>(made: &'static Location<'static>) -> Self {
         clock::begin();
+        super::memory::begin();
         let Some((number, place)) = PLACES.take() else {
             LEFT_OUT.fetch_add(1, Relaxed);
             return Self(None);
@@ -237,6 +272,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let Some((number, place)) = self.0 else { return };
         life::ends(place);
+        if accounts::any() {
+            place.close_account();
+        }
         place.serial.store(0, Release);
         PLACES.give(number);
     }

@@ -19,6 +19,8 @@ pub(crate) struct Shape {
     pub id_index: usize,
     /// Bit of the first word that is set while the task is polled.
     pub running: u64,
+    /// Bit n: word n of that table is an address in a module; 0 where the probes don't agree.
+    pub functions: u32,
     /// What a task's end is told by, where all of it was found.
     pub life: Option<Life>,
 }
@@ -172,6 +174,64 @@ fn id_offset_of(vtable: usize, id_index: usize) -> Option<usize> {
     }
     LAST.store((vtable as u64 >> 3) << 17 | offset as u64 >> 3, Relaxed);
     Some(offset)
+}
+
+/// Bit n: word n of a table of functions is an address in a module, for the words up to the one that tells the id's offset.
+pub(super) fn functions(vtable: usize, id_index: usize) -> Option<u32> {
+    if vtable & 7 != 0 || !crate::sys::in_module(vtable) {
+        return None;
+    }
+    (0..id_index.min(32)).try_fold(0, |bits, n| {
+        let function = word(vtable.checked_add(n * 8)?)?;
+        Some(bits | u32::from(crate::sys::in_module(function)) << n)
+    })
+}
+
+/// The id's offset in cells with this table, where it is a table of tokio's. May be called inside an allocation; asks the kernel
+/// where the table wasn't seen lately.
+fn id_offset_by(vtable: usize, shape: &Shape) -> Option<usize> {
+    /// Table and offset, both without their lowest three bits; offset 0: no table of tokio's.
+    static SEEN: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+    if vtable & 7 != 0 || !(4096..1 << 47).contains(&vtable) {
+        return None;
+    }
+    let seen = SEEN.get(vtable >> 5 & 63)?;
+    let mut word = seen.load(Relaxed);
+    if word >> 17 != vtable as u64 >> 3 {
+        let same = shape.functions != 0 && functions(vtable, shape.id_index) == Some(shape.functions);
+        let offset = if same { id_offset_of(vtable, shape.id_index) } else { None };
+        word = (vtable as u64 >> 3) << 17 | offset.unwrap_or(0) as u64 >> 3;
+        seen.store(word, Relaxed);
+    }
+    let offset = (word as usize & 0x1_ffff) << 3;
+    (offset != 0).then_some(offset)
+}
+
+/// The id of the task whose cell begins there, of a blocking job too; the address may be any.
+pub(crate) fn id_at(cell: usize) -> Option<u64> {
+    let shape = SHAPE.get()?;
+    let offset = id_offset_by(word(cell.checked_add(shape.vtable_at)?)?, shape)?;
+    let id = word(cell.checked_add(offset)?)? as u64;
+    (id != 0).then_some(id)
+}
+
+/// A block aligned as cells are is about to be freed: where it is a cell, its task has ended. Runs inside an allocation.
+#[cold]
+#[inline(never)]
+pub(crate) fn on_free(user: *mut u8, size: usize) {
+    let Some(shape) = SHAPE.get() else { return };
+    // What the table says counts: the program may free what it may not.
+    let Some((size, trace)) = heap::about_to_be_freed(user as usize, size) else { return };
+    if size < 64 {
+        return;
+    }
+    // SAFETY: a live block of at least 64 bytes, aligned to 64 or more, in the hands of the thread that frees it; volatile, since
+    // what lies there was dropped.
+    let read = |offset: usize| unsafe { user.add(offset).cast::<usize>().read_volatile() };
+    let Some(offset) = id_offset_by(read(shape.vtable_at), shape) else { return };
+    if offset.checked_add(8).is_some_and(|end| end <= size) {
+        heap::task_ended(read(offset) as u64, trace);
+    }
 }
 
 /// Whether the output of task `id`, which has ended, still lies in its cell and holds `pointer`. What the address points to

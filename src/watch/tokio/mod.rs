@@ -58,7 +58,8 @@ pub(crate) use watchdog::settle;
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{
-    Shape, among_blocks as cell_among_blocks, holds_output, is_cell, is_running, on_stack, shape,
+    Shape, among_blocks as cell_among_blocks, holds_output, id_at, is_cell, is_running, on_free, on_stack,
+    shape,
 };
 pub(crate) use shutdown::{is_table_of_ours, sentinels};
 
@@ -310,6 +311,7 @@ pub(crate) fn wrapped() {
 fn start() {
     let _ours = heap::ours();
     probe::probe();
+    super::tasks::memory::begin();
     watchdog::ensure();
     super::quit::switched_on();
 }

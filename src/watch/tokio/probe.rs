@@ -13,6 +13,7 @@ use std::task::{Poll, Waker};
 
 use ::tokio::task::consume_budget;
 
+use super::super::heap;
 use super::super::reporter::spawn_ours;
 use super::{cell, words};
 
@@ -40,6 +41,9 @@ pub(crate) fn probe() -> &'static Found {
         }
         if let Some(shape) = found.cell {
             cell::publish(shape);
+            if let Some(id) = found.id.filter(|_| shape.functions != 0) {
+                heap::tasks_by_word(id);
+            }
         }
         found
     })
@@ -140,6 +144,7 @@ fn byte_at(distance: usize) -> u8 {
 
 #[cfg(native)]
 fn on_this_thread(range: Vec<usize>) -> Option<Measured> {
+    heap::register_thread(); // modules can be asked for from here on
     let runtime = ::tokio::runtime::Builder::new_current_thread().build().ok()?;
     let range = Arc::new(range);
     runtime.block_on(async move {
@@ -250,7 +255,9 @@ async fn cell_shape() -> Option<(cell::Shape, Vec<(usize, usize)>)> {
     });
     let owners = plain.head.iter().zip(&wide.head).enumerate();
     let owners = owners.filter(|(_, (a, b))| a == b && **a != 0).map(|(i, (a, _))| (i * 8, *a)).collect();
-    Some((cell::Shape { vtable_at, id_index, running, life }, owners))
+    let table = |head: &[usize; 8]| cell::functions(*head.get(vtable_at / 8)?, id_index);
+    let functions = table(&plain.head).filter(|functions| table(&wide.head) == Some(*functions)).unwrap_or(0);
+    Some((cell::Shape { vtable_at, id_index, running, functions, life }, owners))
 }
 
 /// The bit that an abort sets in the state of a task that waits in the queue already, and the one that a task's end sets.
@@ -314,7 +321,7 @@ where
 #[cfg(native)]
 fn state_of(cell: usize) -> u64 {
     let mut bytes = [0; 8];
-    let _ = super::super::heap::read_unsure(cell, &mut bytes);
+    let _ = heap::read_unsure(cell, &mut bytes);
     u64::from_ne_bytes(bytes)
 }
 
