@@ -230,8 +230,8 @@ async fn body(program: &str) {
             assert_eq!(tasks.missing(), [Missing::TracingWasOff(1)], "{tasks}");
             before.abort();
             let _ = before.await;
-            // tokio counts a task a moment longer than its handle waits for it.
-            until("counted no more", |tasks| tasks.missing() == [Missing::TracingBeganLate]).await;
+            // The worker lets go of it a moment later.
+            until("gone", |tasks| tasks.missing() == [Missing::TracingBeganLate]).await;
             after.abort();
         }
         "untraced" => {
