@@ -215,7 +215,7 @@ fn a_handler_gets_what_filters_and_the_level_let_through() {
 }
 
 #[test]
-fn with_tracing_each_warning_is_an_event_at_its_level_with_the_whole_report() {
+fn with_tracing_each_warning_is_an_event_at_its_level_with_its_rows() {
     let output = ran("events", &[("TRACEMALLOC", "5")]);
     let event = output.said("event");
     assert!(

@@ -184,8 +184,8 @@ pub fn reset_handler() {
     handler::set(None);
 }
 
-/// Emits a warning as an event of `tracing`, at its level, with the target `birthmark` and the fields `kind` and `report`, the
-/// whole report.
+/// Emits a warning as an event of `tracing`, at its level, with the target `birthmark`: its sentence is the message; the field `kind`
+/// has its kind, and `report` the rows below the sentence.
 ///
 /// ```
 /// birthmark::warnings::set_handler(birthmark::warnings::tracing_event);
@@ -193,13 +193,15 @@ pub fn reset_handler() {
 /// ```
 #[cfg(feature = "tracing")]
 pub fn tracing_event(warning: &Warning) {
+    // On lines of their own in a log of text.
+    let rows = format!("\n{}", text::body(warning.report(), Style::default()).trim_end());
     macro_rules! event {
         ($level:ident) => {
             tracing::event!(
                 target: "birthmark",
                 tracing::Level::$level,
                 kind = warning.kind().name(),
-                report = %warning,
+                report = %rows,
                 "{}",
                 warning.sentence()
             )
