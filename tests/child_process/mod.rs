@@ -43,6 +43,8 @@ fn start(program: &str, variables: &[(&str, &str)]) -> Child {
             command.env_remove(name);
         }
     }
+    // To print std's own backtrace takes longer than a poll may.
+    command.env_remove("RUST_BACKTRACE");
     command.env("CHILD_PROGRAM", program).envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
