@@ -20,6 +20,8 @@ pub enum Kind {
     NeverAwaited,
     /// `wrong-thread`: something was used or dropped on a thread that it doesn't belong to.
     WrongThread,
+    /// `wrong-runtime`: something was used in another runtime than its own, or after its own had ended.
+    WrongRuntime,
     /// `lock-across-await`: a lock of std was held while its task waited.
     LockAcrossAwait,
     /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
@@ -30,13 +32,14 @@ pub enum Kind {
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
         Self::TaskError,
         Self::NeverAwaited,
         Self::WrongThread,
+        Self::WrongRuntime,
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
         Self::TaskLeak,
@@ -51,6 +54,7 @@ impl Kind {
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
             Self::WrongThread => "wrong-thread",
+            Self::WrongRuntime => "wrong-runtime",
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
             Self::TaskLeak => "task-leak",
