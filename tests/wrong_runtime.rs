@@ -276,6 +276,7 @@ fn a_future_inside_is_checked_at_each_poll() {
 #[test]
 fn a_writer_over_a_socket_whose_runtime_has_ended_says_so_where_it_fails() {
     for flavour in ["mt", "ct"] {
+        told(flavour, "writer", "made", &[DEBUG]);
         let output = told(flavour, "writer", "made", &[DEBUG, TRACED]);
         let line = output.reports("wrong-runtime")[0];
         assert!(line.contains("BufWriter<") && line.contains(", which ended "), "{line}");

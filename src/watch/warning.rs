@@ -26,13 +26,15 @@ pub enum Kind {
     LockAcrossAwait,
     /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
     TaskDestroyed,
+    /// `slow-lookup`: a name was looked up for longer than a poll may take.
+    SlowLookup,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -42,6 +44,7 @@ impl Kind {
         Self::WrongRuntime,
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
+        Self::SlowLookup,
         Self::TaskLeak,
     ];
 
@@ -57,6 +60,7 @@ impl Kind {
             Self::WrongRuntime => "wrong-runtime",
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
+            Self::SlowLookup => "slow-lookup",
             Self::TaskLeak => "task-leak",
         }
     }

@@ -38,16 +38,19 @@ pub struct BufWriter<W> {
 
 impl<W: AsyncWrite> BufWriter<W> {
     /// A buffered writer over `inner` with tokio's default capacity (8 KiB).
+    #[track_caller]
     pub fn new(inner: W) -> Self {
         Self::over(::tokio::io::BufWriter::new(inner))
     }
 
     /// A buffered writer over `inner` with room for `capacity` bytes.
+    #[track_caller]
     pub fn with_capacity(capacity: usize, inner: W) -> Self {
         Self::over(::tokio::io::BufWriter::with_capacity(capacity, inner))
     }
 
     /// Takes over a writer of tokio's, with what it holds.
+    #[track_caller]
     fn over(inner: ::tokio::io::BufWriter<W>) -> Self {
         let guard = ResourceGuard::new("BufWriter", "flush().await` or `shutdown().await")
             .unit("bytes unflushed: they are lost");

@@ -38,6 +38,8 @@ pub(crate) mod cpu;
 mod fallible;
 pub mod fs;
 pub mod io;
+#[cfg(feature = "tokio-net")]
+pub mod net;
 mod probe;
 #[cfg(feature = "tokio-process")]
 pub mod process;
