@@ -134,7 +134,48 @@ async fn body(program: &str) {
             .await
             .unwrap();
         }
+        "smol_block_on" => {
+            tokio::spawn(async {
+                say_culprit();
+                smol::block_on(async { smol::Timer::after(MS * 300).await });
+            })
+            .await
+            .unwrap();
+        }
+        "futures_block_on" => {
+            tokio::spawn(async {
+                say_culprit();
+                futures_executor::block_on(tokio::time::sleep(MS * 300));
+            })
+            .await
+            .unwrap();
+        }
+        "pollster_block_on" => {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                std::thread::sleep(MS * 300);
+                sender.send(()).unwrap();
+            });
+            tokio::spawn(async {
+                say_culprit();
+                pollster::block_on(receiver).unwrap();
+            })
+            .await
+            .unwrap();
+        }
         // Silent from here on.
+        "foreign_block_on_elsewhere" => {
+            spawn_blocking(|| {
+                smol::block_on(async { smol::Timer::after(MS * 200).await });
+                pollster::block_on(tokio::time::sleep(MS * 200));
+            })
+            .await
+            .unwrap();
+        }
+        "foreign_block_on_in_place" => {
+            let sleep = || pollster::block_on(tokio::time::sleep(MS * 300));
+            tokio::spawn(async move { block_in_place(sleep) }).await.unwrap();
+        }
         "short_polls" => {
             tokio::spawn(async {
                 for _ in 0..30 {
@@ -432,6 +473,35 @@ fn a_task_in_thread_sleep_is_told_without_disturbing_it() {
         let output = told(how, "sleeping", "slow_callback::nap");
         assert!(output.stderr.contains("in clock_nanosleep;"), "{}", output.stderr);
     }
+}
+
+#[test]
+fn another_executors_block_on_inside_a_task_is_named_with_what_to_use_instead() {
+    for (how, instead) in
+        [("run_mt", "block_in_place"), ("attached_mt", "block_in_place"), ("attached_ct", "spawn_blocking")]
+    {
+        for (program, name) in [
+            ("smol_block_on", "smol"),
+            ("futures_block_on", "futures::executor"),
+            ("pollster_block_on", "pollster"),
+        ] {
+            if (how, program) == ("attached_ct", "futures_block_on") {
+                continue; // nobody would drive its timer: it never ends
+            }
+            let output = told(how, program, "slow_callback::body");
+            let help = format!("`{name}::block_on` inside a task blocks its thread");
+            assert!(output.stderr.contains(&help), "{how} {program}\n{}", output.stderr);
+            assert!(output.stderr.contains(&format!("or `{instead}` around it")), "{}", output.stderr);
+        }
+        let output = told(how, "sleeping", "slow_callback::nap");
+        assert!(!output.stderr.contains("block_on` inside"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn another_executors_block_on_in_a_blocking_job_or_in_place_is_silent() {
+    BOTH.iter().for_each(|how| silent(how, "foreign_block_on_elsewhere"));
+    ["run_mt", "attached_mt"].iter().for_each(|how| silent(how, "foreign_block_on_in_place"));
 }
 
 #[test]

@@ -20,10 +20,14 @@ pub enum Kind {
     NeverAwaited,
     /// `wrong-thread`: something was used or dropped on a thread that it doesn't belong to.
     WrongThread,
+    /// `wrong-runtime`: something was used in another runtime than its own, or after its own had ended.
+    WrongRuntime,
     /// `lock-across-await`: a lock of std was held while its task waited.
     LockAcrossAwait,
     /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
     TaskDestroyed,
+    /// `slow-lookup`: a name was looked up for longer than a poll may take.
+    SlowLookup,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
     /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone.
@@ -41,8 +45,10 @@ impl Kind {
         Self::TaskError,
         Self::NeverAwaited,
         Self::WrongThread,
+        Self::WrongRuntime,
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
+        Self::SlowLookup,
         Self::TaskLeak,
         Self::TaskStart,
         Self::TaskEnd,
@@ -57,8 +63,10 @@ impl Kind {
             Self::TaskError => "task-error",
             Self::NeverAwaited => "never-awaited",
             Self::WrongThread => "wrong-thread",
+            Self::WrongRuntime => "wrong-runtime",
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
+            Self::SlowLookup => "slow-lookup",
             Self::TaskLeak => "task-leak",
             Self::TaskStart => "task-start",
             Self::TaskEnd => "task-end",

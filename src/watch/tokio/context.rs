@@ -54,6 +54,26 @@ pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
     inside.iter().any(|n| n.function.as_deref().is_some_and(|f| f.contains("tokio::runtime::task::")))
 }
 
+/// The `block_on` of another executor that the poll is in, by its crate's name: it holds the thread until its future ends.
+pub(crate) fn foreign_block_on(inside: &[Named]) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 7] = [
+        ("futures_executor::", "futures::executor"),
+        ("futures_lite::", "futures_lite::future"),
+        ("pollster::", "pollster"),
+        ("async_io::", "smol"),
+        ("async_std::", "async_std::task"),
+        ("async_global_executor::", "async_global_executor"),
+        ("extreme::", "extreme"),
+    ];
+    inside.iter().find_map(|named| {
+        // What it is generic over isn't its name.
+        let function = named.function.as_deref()?.split(['<', '{']).next()?;
+        let path = function.trim_end_matches("::").strip_suffix("::block_on")?;
+        let (_, name) = KNOWN.iter().find(|(start, _)| format!("{path}::").starts_with(start))?;
+        Some(*name)
+    })
+}
+
 /// The user's function that the poll began with: what the future is called.
 pub(crate) fn future_name(inside: &[Named]) -> Option<&str> {
     let name = inside.iter().rev().find(|n| n.user && n.function.is_some())?.function.as_deref()?;
@@ -139,6 +159,29 @@ mod tests {
         ] {
             let s = stack(&inside.iter().chain(&around).copied().collect::<Vec<_>>());
             assert_eq!(holds(&s, true).0, Holds::Nobody, "{around:?}");
+        }
+    }
+
+    #[test]
+    fn another_executors_block_on_is_known_by_its_function_and_nothing_else_is() {
+        let of = |f: &str| foreign_block_on(&stack(&["std::thread::park", f, "app::serve::{{closure}}"]));
+        for (function, name) in [
+            ("futures_executor::local_pool::block_on", "futures::executor"),
+            ("futures_lite::future::block_on", "futures_lite::future"),
+            ("pollster::block_on::<app::f::{async_fn_env#0}>", "pollster"),
+            ("async_io::driver::block_on<(), app::f::{async_fn_env#0}>", "smol"),
+            ("futures_executor::local_pool::block_on::{{closure}}", "futures::executor"),
+        ] {
+            assert_eq!(of(function), Some(name), "{function}");
+        }
+        for function in [
+            "tokio::runtime::park::CachedParkThread::block_on",
+            "app::block_on",
+            "app::pollster::block_on",
+            "app::f::<pollster::block_on>",
+            "async_io::driver::main_loop",
+        ] {
+            assert_eq!(of(function), None, "{function}");
         }
     }
 

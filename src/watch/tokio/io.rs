@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 pub use ::tokio::io::*;
 
+use super::bound::{Home, is_gone};
 use crate::ResourceGuard;
 
 /// tokio's `BufWriter` that warns when it is dropped with bytes unflushed: tokio's own loses them without a word.
@@ -14,7 +15,8 @@ use crate::ResourceGuard;
 /// While async debug is on, a drop with bytes in the buffer writes a `resource-warning`: how many bytes are lost, where the
 /// writer was made, last touched (both with tracing on) and dropped. `flush` and `shutdown` clear it; and where the last call
 /// returned an error, the program knows. A writer in a task that is aborted, or dropped at its runtime's end, loses its
-/// bytes as any other and is told; one that is dropped by a panic is silent.
+/// bytes as any other and is told; one that is dropped by a panic is silent. A call that fails since the runtime that drives the
+/// socket below has ended panics with both places (`wrong-runtime`), where it is made in another runtime or outside of all.
 ///
 /// ```
 /// use ::tokio::io::AsyncWriteExt as _;
@@ -30,24 +32,29 @@ use crate::ResourceGuard;
 pub struct BufWriter<W> {
     inner: ::tokio::io::BufWriter<W>,
     guard: ResourceGuard,
+    /// What `inner` writes to may be driven by one runtime.
+    home: Home,
 }
 
 impl<W: AsyncWrite> BufWriter<W> {
     /// A buffered writer over `inner` with tokio's default capacity (8 KiB).
+    #[track_caller]
     pub fn new(inner: W) -> Self {
         Self::over(::tokio::io::BufWriter::new(inner))
     }
 
     /// A buffered writer over `inner` with room for `capacity` bytes.
+    #[track_caller]
     pub fn with_capacity(capacity: usize, inner: W) -> Self {
         Self::over(::tokio::io::BufWriter::with_capacity(capacity, inner))
     }
 
     /// Takes over a writer of tokio's, with what it holds.
+    #[track_caller]
     fn over(inner: ::tokio::io::BufWriter<W>) -> Self {
         let guard = ResourceGuard::new("BufWriter", "flush().await` or `shutdown().await")
             .unit("bytes unflushed: they are lost");
-        Self { inner, guard }
+        Self { inner, guard, home: Home::here() }
     }
 
     /// The underlying writer.
@@ -77,12 +84,12 @@ impl<W: AsyncWrite> BufWriter<W> {
 }
 
 impl<W> BufWriter<W> {
-    fn parts(self: Pin<&mut Self>) -> (Pin<&mut ::tokio::io::BufWriter<W>>, &ResourceGuard) {
-        // SAFETY: `inner` is pinned with the whole and never moved out of a pinned one; `guard` isn't pinned. There is no
+    fn parts(self: Pin<&mut Self>) -> (Pin<&mut ::tokio::io::BufWriter<W>>, &ResourceGuard, &Home) {
+        // SAFETY: `inner` is pinned with the whole and never moved out of a pinned one; the others aren't pinned. There is no
         // `Drop` and no `Unpin` of our own.
         unsafe {
             let whole = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut whole.inner), &whole.guard)
+            (Pin::new_unchecked(&mut whole.inner), &whole.guard, &whole.home)
         }
     }
 
@@ -93,12 +100,17 @@ impl<W> BufWriter<W> {
     where
         W: AsyncWrite,
     {
-        let (mut inner, guard) = self.parts();
+        let (mut inner, guard, home) = self.parts();
         let result = act(inner.as_mut());
         if guard.is_on() {
             // Of an error the program knows.
             let failed = matches!(result, Poll::Ready(Err(_)));
             guard.pending_here(if failed { 0 } else { inner.buffer().len() });
+        }
+        if let Poll::Ready(Err(error)) = &result
+            && is_gone(error)
+        {
+            home.gone(&format!("BufWriter<{}>", std::any::type_name::<W>()));
         }
         result
     }

@@ -30,6 +30,7 @@
 //! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
 
+mod bound;
 mod busy;
 mod cell;
 mod context;
@@ -37,6 +38,8 @@ pub(crate) mod cpu;
 mod fallible;
 pub mod fs;
 pub mod io;
+#[cfg(feature = "tokio-net")]
+pub mod net;
 mod probe;
 #[cfg(feature = "tokio-process")]
 pub mod process;
@@ -49,6 +52,7 @@ mod testing;
 mod watchdog;
 pub(crate) mod words;
 
+pub use bound::RuntimeBound;
 pub(crate) use context::future_type_of as future_type;
 pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;

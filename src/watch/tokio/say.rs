@@ -51,11 +51,11 @@ pub(crate) fn stuck(poll: StuckPoll) {
             reporter::untold(poll.number);
             return None;
         }
-        Some(stuck_words(&poll, names.get(..inside).unwrap_or(&names)))
+        Some(stuck_words(&poll, holds, names.get(..inside).unwrap_or(&names)))
     }));
 }
 
-fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
+fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
     let mut who = match (poll.id, poll.wrapped) {
         (0, Some(Some(_))) => "a watched future".into(),
         (id, _) => who(id),
@@ -90,9 +90,21 @@ fn stuck_words(poll: &StuckPoll, inside: &[Named]) -> Warning {
     if let Some(Some(made)) = poll.wrapped {
         rows.push(Row::place("watched", made));
     }
-    let mut help = match poll.stuck.call {
-        Some(_) => "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string(),
-        None => "use `spawn_blocking` for what computes long, or `tokio::task::yield_now` in between".into(),
+    let mut help = match (context::foreign_block_on(inside), poll.stuck.call) {
+        (Some(executor), _) => {
+            // `block_in_place` is for workers only.
+            let instead = if holds == Holds::Worker { "block_in_place" } else { "spawn_blocking" };
+            format!(
+                "`{executor}::block_on` inside a task blocks its thread, and with it the tasks that it may wait for: \
+                 use `.await`, or `{instead}` around it"
+            )
+        }
+        (None, Some(_)) => {
+            "use `tokio::fs`, `spawn_blocking` or `block_in_place` for what blocks".to_string()
+        }
+        (None, None) => {
+            "use `spawn_blocking` for what computes long, or `tokio::task::yield_now` in between".into()
+        }
     };
     match &poll.spawned {
         Some(stack) => rows.push(Row::stack("spawned", stack.clone())),
@@ -160,7 +172,7 @@ mod tests {
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
         let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
-        let w = stuck_words(&poll, &inside);
+        let w = stuck_words(&poll, Holds::Worker, &inside);
         assert_eq!(
             w.sentence,
             "task 17 `app::serve` has been in one poll for at least 112 ms, limit 100 ms, and is still stuck (#2)"

@@ -13,7 +13,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(crate) struct Guarded {
     /// How many tasks of our own wait in it.
     sentinels: AtomicUsize,
     closed: Mutex<bool>,
+    /// When it closed.
+    ended: OnceLock<Instant>,
 }
 
 /// Those that haven't closed.
@@ -210,6 +212,7 @@ fn open(what: Closed, first: &JoinHandle<()>, is_shared: bool) -> Option<(Arc<Gu
         silent: AtomicBool::new(false),
         sentinels: AtomicUsize::new(0),
         closed: Mutex::new(false),
+        ended: OnceLock::new(),
     });
     all.push(Arc::clone(&guarded));
     NEWEST.store(owner, Release);
@@ -274,10 +277,21 @@ impl Guarded {
         self.silent.store(true, Release);
     }
 
+    /// In whose list its tasks are: tokio's own number of the runtime.
+    pub(super) fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// How long ago it closed; nothing while it runs.
+    pub(super) fn ended(&self) -> Option<Duration> {
+        self.ended.get().map(Instant::elapsed)
+    }
+
     /// A task of our own is dropped. The first one counts; further ones wait until it has, so that no task of the user's is
     /// dropped before it was counted.
     fn closes(&self) {
         let _counting = Counting::begin();
+        let _ = self.ended.set(Instant::now());
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut *closed, true) {
             return;

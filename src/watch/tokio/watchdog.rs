@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{
-    AtomicU32, AtomicUsize,
+    AtomicU32, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::time::{Duration, Instant};
@@ -37,6 +37,30 @@ pub(crate) fn settle() {
 
 /// The process that has a watchdog, else 0.
 static OF: AtomicU32 = AtomicU32::new(0);
+
+/// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
+static SURE: AtomicU64 = AtomicU64::new(0);
+
+/// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
+pub(super) struct Stopwatch {
+    since: Instant,
+    sure: u64,
+}
+
+#[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
+impl Stopwatch {
+    pub(super) fn begin() -> Self {
+        Self { since: Instant::now(), sure: SURE.load(Acquire) }
+    }
+
+    pub(super) fn passed(self) -> Duration {
+        let sure = Duration::from_nanos(SURE.load(Acquire).saturating_sub(self.sure));
+        // What passed since the last sample isn't counted yet.
+        self.since.elapsed().min(sure + step_of(switch::limit()))
+    }
+}
 
 /// How long a thread may take to answer the signal.
 const ANSWER: Duration = Duration::from_millis(100);
@@ -185,6 +209,7 @@ impl Watchdog {
         let own = cpu::waited(self.own_tid).unwrap_or_default();
         let sure = step + own.saturating_sub(self.own_waited);
         let credit = (now - self.last).min(sure);
+        SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
         self.own_waited = own;
         self.last = now;
         let mut infos = Vec::new();
