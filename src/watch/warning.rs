@@ -38,7 +38,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
