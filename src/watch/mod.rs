@@ -1,9 +1,10 @@
 //! What an async runtime does wrong: work lost on drop, polls that block, panics that nobody reads.
 //!
 //! Facts first, a pure judgement, then words: `switch` says what is on; `guard`, `wrapped`, `task`, `panics`,
-//! `tokio::watchdog` and `tokio::shutdown` gather facts; `judge`, `proof` and `destroyed` decide; `warning` holds the report; `verdict` says whether it is told
-//! or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names and writes; what a filter makes an
-//! error waits in `errors`, what arises in a test in `trial`, and `tally` counts. `warnings` is all that users see of it, `catching` what they catch before it is judged, and `handler` gets what is told.
+//! `tokio::watchdog` and `tokio::shutdown` gather facts; `judge`, `proof` and `destroyed` decide; `warning` holds the report;
+//! `verdict` says whether it is told or counted, by its site (`sites`) and its filters (`filter`); `reporter` finds names, and
+//! `handler` gets what is told; what a filter makes an error waits in `errors`, what arises in a test in `trial`, and `tally`
+//! counts. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
 #[cfg(feature = "heap")]
 mod bound;
