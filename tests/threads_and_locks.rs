@@ -63,6 +63,7 @@ async fn body(program: &str) {
             assert_eq!(use_elsewhere(&bound), 7);
         }
         "mutex" => holds_a_mutex(&Mutex::new(0)).watched().await,
+        "mutex_in_root" => holds_a_mutex(&Mutex::new(0)).await,
         "mutex_in_local_set" => {
             let local = LocalSet::new();
             local
@@ -198,6 +199,8 @@ fn a_lock_held_across_an_await_is_told_once_with_the_line_that_took_it() {
     for (program, what) in [
         ("mt mutex", "Mutex"),
         ("ct mutex", "Mutex"),
+        ("mt mutex_in_root", "Mutex"),
+        ("ct mutex_in_root", "Mutex"),
         ("mt mutex_in_local_set", "Mutex"),
         ("attached mutex_each_time", "Mutex"),
         ("attached rw_lock", "RwLock"),
@@ -210,6 +213,7 @@ fn a_lock_held_across_an_await_is_told_once_with_the_line_that_took_it() {
             all.retain(|line| !line.contains("times in all"));
             assert_eq!(all.len(), 1, "{text}");
             assert!(all[0].ends_with(&format!(" holds a {what} while it waits")), "{text}");
+            assert_eq!(program.ends_with("in_root"), all[0].starts_with("the root future"), "{text}");
             let locked = rows(&output, "locked");
             assert!(locked.len() == 1 && is_here(locked[0]), "{text}");
             assert!(output.stderr.contains(&format!("`tokio::sync::{what}`")), "{text}");

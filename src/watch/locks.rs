@@ -144,10 +144,7 @@ fn still_held(before: u64, watched: &'static Location<'static>) {
 }
 
 fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> Warning {
-    let who = match heap::this_task() {
-        Some(id) => format!("task {id}"),
-        None => "a watched future".into(),
-    };
+    let who = super::poll::who_here();
     let mut help = format!(
         "drop the guard before the `.await`, or use `tokio::sync::{}`: whoever locks it meanwhile blocks its worker",
         taken.what

@@ -307,13 +307,22 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     let _ours = heap::ours();
     // SAFETY: as in `current`.
     let made = unsafe { made.as_ref() };
-    let who = match heap::this_task() {
+    reporter::tell(ended(&who(root), root, verdict, limit, bytes, made, spawned, case));
+    true
+}
+
+fn who(root: bool) -> String {
+    match heap::this_task() {
         Some(id) => format!("task {id}"),
         None if root => "the root future".into(),
         None => "a watched future".into(),
-    };
-    reporter::tell(ended(&who, root, verdict, limit, bytes, made, spawned, case));
-    true
+    }
+}
+
+/// Who is polled on this thread, for a report: inside of a wrapped poll.
+pub(super) fn who_here() -> String {
+    let slot = heap::register_thread();
+    who(!slot.shared && as_place(slot.poll.place.load(Relaxed)).is_some_and(Place::is_root))
 }
 
 /// The report of a wrapped poll that has ended: exact.
