@@ -273,6 +273,8 @@ pub(crate) struct Named {
     pub function: Option<String>,
     /// Not the plumbing's.
     pub user: bool,
+    /// The crate of a dependency's.
+    pub package: Option<String>,
 }
 
 /// The functions of a stack. Ordinary code, on a thread of ours.
@@ -285,6 +287,14 @@ pub(crate) fn names_of(traceback: &Traceback) -> Vec<Named> {
     traceback
         .all_frames()
         .iter()
-        .map(|f| Named { function: f.function().map(str::to_owned), user: *f.owner() != Owner::Plumbing })
+        .map(|f| Named {
+            function: f.function().map(str::to_owned),
+            user: *f.owner() != Owner::Plumbing,
+            package: match f.owner() {
+                // "serde_json-1.0.1"
+                Owner::Dependency(package) => package.rsplit_once('-').map(|(name, _)| name.to_owned()),
+                _ => None,
+            },
+        })
         .collect()
 }

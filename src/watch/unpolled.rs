@@ -129,7 +129,7 @@ mod tests {
     fn forgotten(functions: &[&str]) -> bool {
         let stack: Vec<_> = functions
             .iter()
-            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app") })
+            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
             .collect();
         is_forgotten(&stack)
     }

@@ -68,7 +68,12 @@ pub(crate) fn foreign_block_on(inside: &[Named]) -> Option<&'static str> {
     inside.iter().find_map(|named| {
         // What it is generic over isn't its name.
         let function = named.function.as_deref()?.split(['<', '{']).next()?;
-        let path = function.trim_end_matches("::").strip_suffix("::block_on")?;
+        let path = match function.trim_end_matches("::").strip_suffix("::block_on") {
+            Some(path) => path.to_owned(),
+            // With line tables alone an inlined one has a bare name.
+            None if function == "block_on" => named.package.as_deref()?.replace('-', "_"),
+            None => return None,
+        };
         let (_, name) = KNOWN.iter().find(|(start, _)| format!("{path}::").starts_with(start))?;
         Some(*name)
     })
@@ -123,7 +128,10 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions.iter().map(|f| Named { function: Some((*f).into()), user: f.starts_with("app") }).collect()
+        functions
+            .iter()
+            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
+            .collect()
     }
 
     #[test]
@@ -183,6 +191,17 @@ mod tests {
         ] {
             assert_eq!(of(function), None, "{function}");
         }
+    }
+
+    #[test]
+    fn an_inlined_block_on_with_a_bare_name_is_known_by_its_crate() {
+        let of = |package: Option<&str>| {
+            let function = Some("block_on<u8, app::f::{async_fn_env#0}>".into());
+            foreign_block_on(&[Named { function, user: true, package: package.map(str::to_owned) }])
+        };
+        assert_eq!(of(Some("async-io")), Some("smol"));
+        assert_eq!(of(Some("app")), None);
+        assert_eq!(of(None), None);
     }
 
     #[test]

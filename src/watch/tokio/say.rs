@@ -171,7 +171,8 @@ mod tests {
             test: 0,
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
-        let inside = [Named { function: Some("app::serve::{{closure}}".into()), user: true }];
+        let inside =
+            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
         let w = stuck_words(&poll, Holds::Worker, &inside);
         assert_eq!(
             w.sentence,

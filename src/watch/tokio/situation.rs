@@ -167,7 +167,10 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions.iter().map(|f| Named { function: Some((*f).into()), user: f.starts_with("app") }).collect()
+        functions
+            .iter()
+            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
+            .collect()
     }
 
     #[test]
