@@ -26,6 +26,8 @@ pub enum Kind {
     LockAcrossAwait,
     /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
     TaskDestroyed,
+    /// `slow-driver`: a turn of the runtime's driver took longer than a poll may take.
+    SlowDriver,
     /// `slow-lookup`: a name was looked up for longer than a poll may take.
     SlowLookup,
     /// `task-leak`: a task went on after the test that spawned it.
@@ -38,7 +40,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -48,6 +50,7 @@ impl Kind {
         Self::WrongRuntime,
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
+        Self::SlowDriver,
         Self::SlowLookup,
         Self::TaskLeak,
         Self::TaskStart,
@@ -66,6 +69,7 @@ impl Kind {
             Self::WrongRuntime => "wrong-runtime",
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
+            Self::SlowDriver => "slow-driver",
             Self::SlowLookup => "slow-lookup",
             Self::TaskLeak => "task-leak",
             Self::TaskStart => "task-start",

@@ -219,7 +219,7 @@ pub fn tracing_event(warning: &Warning) {
 /// filters say. Inside another one the inner catches.
 ///
 /// Caught are resource warnings of what is dropped on this thread (of a `oneshot`, where its receiver waits) and, with the feature `tokio`, panics of tasks of which it
-/// drops the output unread. Not caught are `slow-callback` and `worker-busy`, which the watchdog finds while a poll lasts,
+/// drops the output unread. Not caught are `slow-callback`, `worker-busy` and `slow-driver`, which the watchdog finds while they last,
 /// `task-destroyed` of a runtime's end, and what arises on other threads, workers of a runtime too: those are told as ever. When `f` panics, what was caught is
 /// told.
 ///

@@ -1,6 +1,6 @@
 //! A thread that sits in a system call: its registers as `/proc` tells them, its stack as the kernel copies it.
 
-use super::Registers;
+use super::{At, Registers};
 
 /// How much of a stack is copied at most.
 pub(super) const COPY: usize = 256 << 10;
@@ -9,6 +9,16 @@ pub(super) const COPY: usize = 256 << 10;
 pub(super) fn registers(tid: i32) -> Option<(Option<i64>, Registers)> {
     let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
     parse(&text)
+}
+
+/// Where a thread is now.
+pub(super) fn at(tid: i32) -> Option<At> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
+    match text.split_whitespace().next()? {
+        "running" => Some(At::Running),
+        "-1" => Some(At::Ready),
+        number => number.parse().ok().map(At::Call),
+    }
 }
 
 fn parse(text: &str) -> Option<(Option<i64>, Registers)> {

@@ -85,6 +85,40 @@ impl Looker {
     }
 }
 
+/// Where a thread is.
+#[cfg_attr(not(native), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    Running,
+    /// It has been interrupted, outside of any system call.
+    Ready,
+    /// In the system call of this number.
+    Call(i64),
+}
+
+/// Where thread `tid` is now; nothing where the kernel doesn't tell.
+pub(crate) fn at(_tid: i32) -> Option<At> {
+    #[cfg(native)]
+    return call::at(_tid);
+    #[cfg(not(native))]
+    None
+}
+
+/// Whether threads that have nothing to do wait in this system call: for events, or for a notice.
+pub(crate) fn is_wait(_call: i64) -> bool {
+    #[cfg(native)]
+    {
+        let is = |waits: &[libc::c_long]| waits.contains(&_call);
+        #[cfg(target_arch = "x86_64")]
+        if is(&[libc::SYS_epoll_wait]) {
+            return true;
+        }
+        is(&[libc::SYS_futex, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2])
+    }
+    #[cfg(not(native))]
+    false
+}
+
 /// The name of a system call that threads get stuck in, else its number.
 pub(crate) fn call_name(number: i64) -> String {
     #[cfg(native)]

@@ -179,6 +179,11 @@ impl Busy {
         (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.for_long >= long))
     }
 
+    /// Whether every worker of the attached runtimes has been parked for so long; never where none is attached.
+    pub(crate) fn all_parked(&self, long: Duration) -> bool {
+        !self.all.is_empty() && self.all.iter().all(|s| s.worker.parks % 2 == 1 && s.for_long >= long)
+    }
+
     fn sample(&mut self, credit: Duration) {
         let Ok(runtimes) = RUNTIMES.try_lock() else { return };
         self.all.retain(|s| runtimes.iter().any(|(n, ..)| *n == s.key.0));

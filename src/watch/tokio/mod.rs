@@ -27,7 +27,10 @@
 //! While async debug is on and a runtime is attached or a future wrapped, SIGQUIT prints the tasks and what each thread is busy in,
 //! with every worker stuck too, and the program goes on. Where the program handles or ignores SIGQUIT itself, that stays.
 //!
-//! What isn't seen: polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
+//! A waker that is busy inside the runtime's driver for longer than a poll may take is told as `slow-driver`: where it blocks in a
+//! system call, or where it computes while every worker of the attached runtimes is parked.
+//!
+//! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
 
 mod bound;
@@ -49,6 +52,7 @@ mod shutdown;
 mod situation;
 pub mod sync;
 mod testing;
+mod turns;
 mod watchdog;
 pub(crate) mod words;
 

@@ -20,8 +20,18 @@ use super::super::{clock, switch};
 use super::proof::{Act, Seen, Track};
 use super::{cell, cpu, next_case, say, words};
 
-/// Polls that were told while stuck and aren't over yet.
+/// Polls and turns of a driver that were told while stuck and aren't over yet.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Something was told whose end will be, too.
+pub(super) fn opened() {
+    OPEN.fetch_add(1, AcqRel);
+}
+
+/// Its end was seen.
+pub(super) fn closed() {
+    OPEN.fetch_sub(1, AcqRel);
+}
 
 /// Waits until polls that were told are told as ended too, for a few samples at most: at exit.
 pub(crate) fn settle() {
@@ -145,7 +155,7 @@ impl Case {
 
     fn over(self, exact: bool, took: Duration, limit: Duration) {
         say::over(self.number, &self.who, exact, took, limit);
-        OPEN.fetch_sub(1, AcqRel);
+        closed();
     }
 }
 
@@ -161,6 +171,7 @@ struct Watchdog {
     gone: Vec<(u32, i32)>,
     coop_off: bool,
     busy: super::busy::Busy,
+    turns: super::turns::Turns,
 }
 
 impl Watchdog {
@@ -181,6 +192,7 @@ impl Watchdog {
             gone,
             coop_off: heap::settings().coop_off,
             busy: super::busy::Busy::default(),
+            turns: super::turns::Turns::default(),
         }
     }
 
@@ -191,6 +203,7 @@ impl Watchdog {
                 case.over(false, watched.took, switch::limit());
             }
         }
+        self.turns.end(switch::limit());
     }
 
     fn step(&mut self) {
@@ -234,9 +247,9 @@ impl Watchdog {
         });
         let (id, budget) = words::found();
         let looker = &mut self.looker;
-        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut |tid| {
-            looker.get_or_insert_with(Looker::new).look(tid, ANSWER)
-        });
+        let mut look = |tid| looker.get_or_insert_with(Looker::new).look(tid, ANSWER);
+        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut look);
+        self.turns.step(credit, limit, &busy, &self.busy, &mut look);
     }
 
     /// Samples one thread: what it polls.
@@ -342,7 +355,7 @@ fn judge_proof(
     watched.track.told();
     let number = next_case();
     let who = say::who(proof.id);
-    OPEN.fetch_add(1, AcqRel);
+    opened();
     watched.case = Some(Case::new(number, who));
     say::stuck(say::StuckPoll {
         number,

@@ -1,0 +1,236 @@
+//! `slow-driver`: a turn of the driver that doesn't come back to its events, since a waker or a timer's callback inside of it is
+//! busy. All I/O and all timers of the runtime wait meanwhile.
+//!
+//! No hook brackets a turn on stable tokio. A thread that polls nothing and isn't seen waiting for events, for longer than a poll
+//! may take, is looked at; its stack tells whether it is in the driver. One turn it is where the thread sat in one system
+//! call all the while, or where no worker of the attached runtimes left its park. A waker that waits for a lock isn't seen:
+//! an idle worker looks the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::super::heap::{self, Named, ThreadInfo};
+use super::super::reporter;
+use super::super::stuck::{At, Stuck, at, call_name, is_wait};
+use super::super::verdict::Case;
+use super::super::warning::{Kind, Row, Warning};
+use super::busy::Busy;
+use super::proof::Seen;
+use super::watchdog::{closed, opened};
+use super::{cpu, next_case, words_of_time};
+
+/// So many threads that wait are asked in each step, in turn: what a question costs doesn't grow with their number.
+const ASKED: usize = 2;
+/// A thread that was looked at and is in no driver is left alone for so long at first, and twice as long each time.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of each thread that polls nothing.
+#[derive(Default)]
+pub(crate) struct Turns {
+    all: HashMap<i32, Turn>,
+    next: usize,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// At the last sample, while it isn't seen waiting.
+    before: Option<cpu::Spent>,
+    spent: Duration,
+    /// How often it had had a processor when it sat in the system call that it is still in.
+    runs: Option<u64>,
+    told: Option<Told>,
+    /// Not looked at for so long, and the next time for so long.
+    pause: Duration,
+    next_pause: Duration,
+}
+
+/// The number of the report, once it is written; 0: not.
+struct Told(Arc<AtomicU64>);
+
+impl Turn {
+    /// It waits for events, or polls something.
+    fn over(&mut self, limit: Duration) {
+        if let Some(told) = self.told.take() {
+            let took = self.spent;
+            closed();
+            reporter::later(Box::new(move || {
+                let number = told.0.load(Relaxed);
+                (number != 0).then(|| over_words(number, took, limit))
+            }));
+            (self.pause, self.next_pause) = Default::default();
+        }
+        (self.before, self.spent, self.runs) = (None, Duration::ZERO, None);
+    }
+}
+
+impl Turns {
+    /// A sample.
+    pub(crate) fn step(
+        &mut self,
+        credit: Duration,
+        limit: Duration,
+        threads: &[(ThreadInfo, Option<Seen>)],
+        busy: &Busy,
+        look: &mut dyn FnMut(i32) -> Option<Stuck>,
+    ) {
+        self.all.retain(|tid, turn| {
+            let is_here = threads.iter().any(|(info, _)| info.tid == *tid);
+            if !is_here {
+                turn.over(limit); // the thread has ended, and the turn with it
+            }
+            is_here
+        });
+        let mut resting = Vec::new();
+        for (info, seen) in threads {
+            let turn = self.all.entry(info.tid).or_default();
+            turn.pause = turn.pause.saturating_sub(credit);
+            if seen.is_none_or(|seen| seen.budget.is_some()) {
+                turn.over(limit);
+            } else if turn.before.is_some() {
+                turn.see(info, credit, limit, busy, look);
+            } else if turn.pause.is_zero() {
+                resting.push(info.tid);
+            }
+        }
+        for n in 0..ASKED.min(resting.len()) {
+            let tid = resting.get((self.next + n) % resting.len()).copied().unwrap_or_default();
+            let waits = at(tid).is_none_or(|at| matches!(at, At::Call(call) if is_wait(call)));
+            if let Some(turn) = self.all.get_mut(&tid).filter(|_| !waits) {
+                turn.before = Some(cpu::Spent::of(tid));
+                turn.runs = cpu::runs(tid).filter(|_| cpu::sleeps(tid));
+            }
+        }
+        self.next = self.next.wrapping_add(ASKED);
+    }
+
+    /// Switched off: what is known of turns under way is told.
+    pub(crate) fn end(&mut self, limit: Duration) {
+        self.all.values_mut().for_each(|turn| turn.over(limit));
+    }
+}
+
+impl Turn {
+    fn see(
+        &mut self,
+        info: &ThreadInfo,
+        credit: Duration,
+        limit: Duration,
+        busy: &Busy,
+        look: &mut dyn FnMut(i32) -> Option<Stuck>,
+    ) {
+        match at(info.tid) {
+            Some(At::Call(call)) if is_wait(call) => return self.over(limit),
+            None => return self.over(limit),
+            Some(_) => {}
+        }
+        let now = cpu::Spent::of(info.tid);
+        self.spent += self.before.replace(now).map_or(Duration::ZERO, |before| now.since(before, credit));
+        if self.runs.is_some() && cpu::runs(info.tid) != self.runs {
+            self.runs = None;
+        }
+        if self.told.is_some() || self.spent <= limit || !self.pause.is_zero() {
+            return;
+        }
+        // Two samples of grace: the counters' times are counted otherwise.
+        let proved = self.runs.is_some() || busy.all_parked(self.spent.saturating_sub(credit * 2));
+        if !proved {
+            return;
+        }
+        let Some(stuck) = look(info.tid) else { return };
+        self.next_pause = (self.next_pause * 2).max(PAUSE);
+        self.pause = self.next_pause;
+        if stuck.call.is_some_and(is_wait) {
+            return self.over(limit);
+        }
+        let (took, written) = (self.spent, Arc::new(AtomicU64::new(0)));
+        self.told = Some(Told(Arc::clone(&written)));
+        opened();
+        let thread = cpu::name(info.tid);
+        let test = heap::hold(info.slot).map_or(0, |held| held.published().test());
+        reporter::later(Box::new(move || {
+            is_driver(&heap::names(&stuck.stack)).then(|| {
+                let number = next_case();
+                written.store(number, Relaxed);
+                words(number, took, limit, thread, stuck).of_test(test)
+            })
+        }));
+    }
+}
+
+/// Whether the stack is in something that the driver called: a waker.
+fn is_driver(stack: &[Named]) -> bool {
+    let mut called = false;
+    for named in stack {
+        let Some(function) = named.function.as_deref() else { continue };
+        // `<tokio::runtime::io::driver::Driver>::turn`
+        let function = function.trim_start_matches('<');
+        if function.starts_with("tokio::runtime::") {
+            let part = |part: &str| function.starts_with(&format!("tokio::runtime::{part}"));
+            if part("io::driver::") || part("time::") || part("driver::") || part("signal::") {
+                return called;
+            }
+            if part("task::") || part("scheduler::multi_thread::worker::") || part("blocking::") {
+                return false;
+            }
+        }
+        called |= function.contains("wake") || named.user && !function.starts_with("mio::");
+    }
+    false
+}
+
+fn words(number: u64, took: Duration, limit: Duration, thread: String, stuck: Stuck) -> Warning {
+    let (took, limit) = (words_of_time(took), words_of_time(limit));
+    let sentence = format!(
+        "the runtime's driver hasn't come back to its events for at least {took}, limit {limit}: it is stuck in a waker (#{number})"
+    );
+    let state = match stuck.call {
+        Some(call) => format!("in {}", call_name(call)),
+        None => "computing".into(),
+    };
+    let help = "a waker should only note that it was called and return; all I/O and timers of the runtime wait for it";
+    let rows = vec![
+        Row::stack("stuck in", stuck.stack).noted(thread),
+        Row::words("state", state),
+        Row::words("help", help.into()),
+    ];
+    Warning::new(Kind::SlowDriver, sentence, rows).of_case(Case::Begins(number))
+}
+
+fn over_words(number: u64, took: Duration, limit: Duration) -> Warning {
+    let (took, limit) = (words_of_time(took), words_of_time(limit));
+    let sentence = format!("the driver came back after at least {took}, limit {limit} (#{number})");
+    Warning::new(Kind::SlowDriver, sentence, Vec::new()).of_case(Case::Ends(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(functions: &[&str]) -> Vec<Named> {
+        functions
+            .iter()
+            .map(|f| Named { function: Some((*f).into()), user: !f.starts_with("tokio") })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_the_driver_called_is_a_slow_turn() {
+        let turn = "tokio::runtime::io::driver::Driver::turn";
+        let timers = "tokio::runtime::time::Handle::process_at_time";
+        let park = "tokio::runtime::scheduler::multi_thread::worker::Context::park_internal";
+        for (functions, is) in [
+            (vec!["app::wake", "core::task::wake::Waker::wake", turn, park], true),
+            (vec!["app::callback", timers, park], true),
+            (vec!["tokio::util::wake_list::WakeList::wake_all", timers], true),
+            (vec!["mio::poll::Poll::poll", turn, park], false),
+            (vec![turn, park], false),
+            (vec!["app::task", "tokio::runtime::task::harness::poll_future", turn], false),
+            (vec!["app::job", "tokio::runtime::blocking::pool::Inner::run"], false),
+            (vec!["app::main"], false),
+        ] {
+            assert_eq!(is_driver(&stack(&functions)), is, "{functions:?}");
+        }
+    }
+}
