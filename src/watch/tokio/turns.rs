@@ -211,7 +211,7 @@ mod tests {
     fn stack(functions: &[&str]) -> Vec<Named> {
         functions
             .iter()
-            .map(|f| Named { function: Some((*f).into()), user: !f.starts_with("tokio") })
+            .map(|f| Named { function: Some((*f).into()), user: !f.starts_with("tokio"), ..Named::default() })
             .collect()
     }
 
