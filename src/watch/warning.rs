@@ -30,13 +30,15 @@ pub enum Kind {
     SlowDriver,
     /// `slow-lookup`: a name was looked up for longer than a poll may take.
     SlowLookup,
+    /// `pool-starved`: a blocking pool didn't begin a job for longer than a poll may take.
+    PoolStarved,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
 }
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -48,6 +50,7 @@ impl Kind {
         Self::TaskDestroyed,
         Self::SlowDriver,
         Self::SlowLookup,
+        Self::PoolStarved,
         Self::TaskLeak,
     ];
 
@@ -65,6 +68,7 @@ impl Kind {
             Self::TaskDestroyed => "task-destroyed",
             Self::SlowDriver => "slow-driver",
             Self::SlowLookup => "slow-lookup",
+            Self::PoolStarved => "pool-starved",
             Self::TaskLeak => "task-leak",
         }
     }
