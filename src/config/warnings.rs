@@ -11,12 +11,12 @@ pub(super) const DEV: &[u8] = b"default";
 const ALLOWED: &str =
     "filters parted by commas, each action[:message[:category[:module[:line]]]]; or 0, as ignore";
 const ACTIONS: &str = "default, always, once, module, ignore or error, or the beginning of one";
-const CATEGORIES: &str = "slow-callback, worker-busy, resource-warning (ResourceWarning), task-error, never-awaited (RuntimeWarning), task-destroyed, task-leak, wrong-thread, wrong-runtime, lock-across-await, slow-driver, slow-lookup, task-start, task-end, or Warning (all)";
+const CATEGORIES: &str = "slow-callback, worker-busy, resource-warning (ResourceWarning), task-error, never-awaited (RuntimeWarning), task-destroyed, task-leak, wrong-thread, wrong-runtime, lock-across-await, slow-driver, slow-lookup, pool-starved, task-start, task-end, or Warning (all)";
 const MODULE: &str = "a module's path with dots, such as my_crate.cache";
 const LINE: &str = "a line's number, 0 for any";
 
 /// Kinds of warnings that aren't built yet.
-const LATER: [&[u8]; 2] = [b"blocking-call", b"pool-starved"];
+const LATER: [&[u8]; 1] = [b"blocking-call"];
 
 /// What becomes of a warning that a filter matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

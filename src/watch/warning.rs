@@ -30,6 +30,8 @@ pub enum Kind {
     SlowDriver,
     /// `slow-lookup`: a name was looked up for longer than a poll may take.
     SlowLookup,
+    /// `pool-starved`: a blocking pool didn't begin a job for longer than a poll may take.
+    PoolStarved,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
     /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone.
@@ -40,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -52,6 +54,7 @@ impl Kind {
         Self::TaskDestroyed,
         Self::SlowDriver,
         Self::SlowLookup,
+        Self::PoolStarved,
         Self::TaskLeak,
         Self::TaskStart,
         Self::TaskEnd,
@@ -71,6 +74,7 @@ impl Kind {
             Self::TaskDestroyed => "task-destroyed",
             Self::SlowDriver => "slow-driver",
             Self::SlowLookup => "slow-lookup",
+            Self::PoolStarved => "pool-starved",
             Self::TaskLeak => "task-leak",
             Self::TaskStart => "task-start",
             Self::TaskEnd => "task-end",

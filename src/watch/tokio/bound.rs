@@ -243,7 +243,7 @@ impl Home {
 
 /// Whether two handles are surely of different runtimes. A handle is an enumeration of pointers to what its runtime shares: in two
 /// handles of one runtime that pointer is the same word, whatever stands beside it.
-fn is_other(one: &Handle, other: &Handle) -> bool {
+pub(super) fn is_other(one: &Handle, other: &Handle) -> bool {
     const WORDS: usize = size_of::<Handle>() / size_of::<usize>();
     fn words(handle: &Handle) -> [usize; WORDS] {
         let mut words = [MaybeUninit::<usize>::uninit(); WORDS];

@@ -84,6 +84,18 @@ pub(crate) fn handles() -> Vec<Handle> {
     all.iter().map(|(_, handle, _)| handle.clone()).collect()
 }
 
+/// The attached runtimes with their numbers, each once; none where somebody else has them just now.
+pub(crate) fn numbered() -> Vec<(u64, Handle)> {
+    let Ok(all) = RUNTIMES.try_lock() else { return Vec::new() };
+    let mut numbered: Vec<(u64, Handle)> = Vec::new();
+    for (number, handle, _) in all.iter() {
+        if numbered.iter().all(|(_, other)| super::bound::is_other(other, handle)) {
+            numbered.push((*number, handle.clone()));
+        }
+    }
+    numbered
+}
+
 /// One worker as its counters tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Worker {

@@ -30,6 +30,9 @@
 //! A waker that is busy inside the runtime's driver for longer than a poll may take is told as `slow-driver`: where it blocks in a
 //! system call, or where it computes while every worker of the attached runtimes is parked.
 //!
+//! A blocking pool of an attached runtime whose threads are all held is told as `pool-starved`. Where a job has run for longer than a
+//! poll may take, an empty job of Birthmark's own asks the pool, at most once a second; a queue of jobs that are each shorter isn't seen.
+//!
 //! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
 //! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
 
@@ -43,6 +46,7 @@ pub mod fs;
 pub mod io;
 #[cfg(feature = "tokio-net")]
 pub mod net;
+mod pool;
 mod probe;
 #[cfg(feature = "tokio-process")]
 pub mod process;

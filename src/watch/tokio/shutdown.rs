@@ -24,6 +24,7 @@ use super::super::destroyed::{Closed, Closing, Lost};
 use super::super::task::{self, Task, soon};
 use super::super::{heap, switch, trial};
 use super::busy::Ours;
+use super::pool::Canary;
 use super::{cell, cpu, words};
 
 /// So long the runtime's end may be held up until its workers stand still.
@@ -150,6 +151,13 @@ pub(super) fn spawn_on(handle: &Handle, job: Job) -> JoinHandle<()> {
         note_table(&handle);
     }
     handle
+}
+
+/// Hands a job of our own to the blocking pool.
+#[inline(never)]
+pub(super) fn ask_pool(handle: &Handle, canary: Canary) {
+    let _ours = heap::ours();
+    note_table(&handle.spawn_blocking(move || canary.run()));
 }
 
 #[inline(never)]

@@ -172,6 +172,7 @@ struct Watchdog {
     coop_off: bool,
     busy: super::busy::Busy,
     turns: super::turns::Turns,
+    pools: super::pool::Pools,
 }
 
 impl Watchdog {
@@ -193,6 +194,7 @@ impl Watchdog {
             coop_off: heap::settings().coop_off,
             busy: super::busy::Busy::default(),
             turns: super::turns::Turns::default(),
+            pools: super::pool::Pools::default(),
         }
     }
 
@@ -250,6 +252,7 @@ impl Watchdog {
         let mut look = |tid| looker.get_or_insert_with(Looker::new).look(tid, ANSWER);
         self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
+        self.pools.step(credit, limit, &busy, &mut look);
     }
 
     /// Samples one thread: what it polls.
