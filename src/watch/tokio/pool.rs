@@ -237,7 +237,8 @@ mod tests {
         let notes: Vec<_> = w.rows.iter().filter_map(|row| row.note.as_deref()).collect();
         assert_eq!(notes, ["2 threads, computing", "thread b, computing"]);
 
-        let named = |f: &str| Named { function: Some(f.into()), user: f.starts_with("app") };
+        let named =
+            |f: &str| Named { function: Some(f.into()), user: f.starts_with("app"), ..Named::default() };
         let pool = "tokio::runtime::blocking::pool::Inner::run";
         let worker = "tokio::runtime::scheduler::multi_thread::worker::run";
         assert!(is_job(&[named("app::job"), named(pool)], true));
