@@ -70,7 +70,10 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
         let id = words::read(&held).map_or(0, |seen| seen.id);
         drop(held);
         // Somebody else may be asking a thread just now.
-        let looked = (0..3).find_map(|_| looker.look(info.tid, ANSWER));
+        let looked = (0..3).find_map(|n| {
+            std::thread::sleep(std::time::Duration::from_millis(10 * n));
+            looker.look(info.tid, ANSWER)
+        });
         let Some(stuck) = looked else { continue };
         let traceback = heap::traceback(&stuck.stack);
         let mut names = heap::names_of(&traceback);

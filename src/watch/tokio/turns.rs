@@ -100,7 +100,9 @@ impl Turns {
         for n in 0..ASKED.min(resting.len()) {
             let tid = resting.get((self.next + n) % resting.len()).copied().unwrap_or_default();
             let waits = at(tid).is_none_or(|at| matches!(at, At::Call(call) if is_wait(call)));
-            if let Some(turn) = self.all.get_mut(&tid).filter(|_| !waits) {
+            // Threads of our own drive nothing, and answer no signal.
+            let ours = || cpu::name(tid).contains("birthmark-");
+            if let Some(turn) = self.all.get_mut(&tid).filter(|_| !waits && !ours()) {
                 turn.before = Some(cpu::Spent::of(tid));
                 turn.runs = cpu::runs(tid).filter(|_| cpu::sleeps(tid));
             }
@@ -141,7 +143,10 @@ impl Turn {
         if !proved {
             return;
         }
-        let Some(stuck) = look(info.tid) else { return };
+        let Some(stuck) = look(info.tid) else {
+            self.pause = limit; // it doesn't answer: others may ask meanwhile
+            return;
+        };
         self.next_pause = (self.next_pause * 2).max(PAUSE);
         self.pause = self.next_pause;
         if stuck.call.is_some_and(is_wait) {
