@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use birthmark::ResourceGuard;
 use birthmark::warnings::{self, Action, Filter, Kind, Level};
-use child_process::{asked, run};
+use child_process::{asked, ran};
 use tokio::runtime::Builder;
 
 #[global_allocator]
@@ -166,13 +166,6 @@ fn program() {
         other => panic!("no program {other}"),
     }
     println!("done=yes");
-}
-
-fn ran(program: &str, variables: &[(&str, &str)]) -> child_process::Output {
-    let output = run(program, variables);
-    assert_eq!(output.code, Some(0), "{program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
-    assert_eq!(output.said("done"), "yes");
-    output
 }
 
 #[test]

@@ -3,12 +3,12 @@
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod load;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use child_process::{asked, run};
+use load::with_every_core_busy;
 use tokio::runtime::Builder;
 use tokio::task::spawn_blocking;
 
@@ -125,24 +125,10 @@ fn a_pool_with_a_thread_left_short_jobs_and_a_runtime_that_ends_are_silent() {
 
 #[test]
 fn near_misses_stay_silent_with_every_core_kept_busy() {
-    let stop = Arc::new(AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let busy: Vec<_> = (0..cores * 2)
-        .map(|_| {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                while !stop.load(SeqCst) {
-                    std::hint::black_box(7u64.wrapping_mul(31));
-                }
-            })
-        })
-        .collect();
-    for program in ["room", "room_computing", "short_jobs", "idle"] {
-        silent("mt", program);
-        silent("ct", program);
-    }
-    stop.store(true, SeqCst);
-    for thread in busy {
-        thread.join().unwrap();
-    }
+    with_every_core_busy(2, || {
+        for program in ["room", "room_computing", "short_jobs", "idle"] {
+            silent("mt", program);
+            silent("ct", program);
+        }
+    });
 }

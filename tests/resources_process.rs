@@ -261,14 +261,6 @@ fn none(programs: &[&str]) {
     }
 }
 
-/// The first line of a row.
-fn row<'a>(output: &'a Output, label: &str) -> &'a str {
-    let mut lines = output.stderr.lines();
-    lines
-        .find(|line| line.split_whitespace().next() == Some(label))
-        .unwrap_or_else(|| panic!("no {label}:\n{}", output.stderr))
-}
-
 fn told(output: &Output, rest: &str) -> String {
     format!("Child was dropped and not waited for: process {} {rest}", output.said("id"))
 }
@@ -277,21 +269,21 @@ fn told(output: &Output, rest: &str) -> String {
 fn a_child_that_nobody_waits_for_says_which_it_is_and_what_becomes_of_it() {
     let (output, sentence) = one("runs");
     assert_eq!(sentence, told(&output, "`sleep` still runs, and stays a zombie once it ends"));
-    assert!(row(&output, "allocated").contains("resources_process::spawn"), "{}", output.stderr);
-    assert!(row(&output, "dropped").contains("resources_process::lose"), "{}", output.stderr);
-    assert!(row(&output, "help").contains("call `wait()`"), "{}", output.stderr);
+    assert!(output.row("allocated").contains("resources_process::spawn"), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_process::lose"), "{}", output.stderr);
+    assert!(output.row("help").contains("call `wait()`"), "{}", output.stderr);
     let (output, sentence) = one("ended");
     assert_eq!(sentence, told(&output, "`true` has ended, and stays a zombie"));
-    assert!(row(&output, "touched").contains("tests/resources_process.rs:"), "{}", output.stderr);
+    assert!(output.row("touched").contains("tests/resources_process.rs:"), "{}", output.stderr);
 }
 
 #[test]
 fn a_child_of_tokios_that_nobody_waits_for_says_that_nobody_will_know_how_it_ends() {
     for (output, sentence) in on_both("runs") {
         assert_eq!(sentence, told(&output, "`sleep` still runs, and nobody will know how it ends"));
-        assert!(row(&output, "allocated").contains("resources_process::spawn_async"), "{}", output.stderr);
-        assert!(row(&output, "dropped").contains("resources_process::lose"), "{}", output.stderr);
-        assert!(row(&output, "help").contains("`wait().await`"), "{}", output.stderr);
+        assert!(output.row("allocated").contains("resources_process::spawn_async"), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_process::lose"), "{}", output.stderr);
+        assert!(output.row("help").contains("`wait().await`"), "{}", output.stderr);
     }
     for (output, sentence) in on_both("at_shutdown") {
         assert_eq!(sentence, told(&output, "`sleep` still runs, and nobody will know how it ends"));

@@ -182,14 +182,6 @@ fn none(program: &str) {
     assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
 }
 
-/// The first line of a row.
-fn row<'a>(output: &'a Output, label: &str) -> &'a str {
-    let mut lines = output.stderr.lines();
-    lines
-        .find(|line| line.split_whitespace().next() == Some(label))
-        .unwrap_or_else(|| panic!("no {label}:\n{}", output.stderr))
-}
-
 /// `tests/resources_std.rs:71`, the line on which `text` stands, counted from the program's arm.
 fn line_of(program: &str, text: &str) -> String {
     let source = include_str!("resources_std.rs");
@@ -202,15 +194,15 @@ fn line_of(program: &str, text: &str) -> String {
 fn a_writer_whose_last_flush_fails_says_how_much_is_lost_and_why_and_where() {
     let output =
         one("full", "BufWriter was dropped with 3 bytes unwritten, which are lost: the disk is full");
-    assert!(row(&output, "allocated").contains("resources_std::make"), "{}", output.stderr);
-    assert!(row(&output, "touched").ends_with(&line_of("full", "out.write_all")), "{}", output.stderr);
-    assert!(row(&output, "dropped").contains("resources_std::lose"), "{}", output.stderr);
-    assert!(row(&output, "help").contains("call `flush()` or `into_inner()`"), "{}", output.stderr);
+    assert!(output.row("allocated").contains("resources_std::make"), "{}", output.stderr);
+    assert!(output.row("touched").ends_with(&line_of("full", "out.write_all")), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_std::lose"), "{}", output.stderr);
+    assert!(output.row("help").contains("call `flush()` or `into_inner()`"), "{}", output.stderr);
     let output =
         one("lines", "LineWriter was dropped with 10 bytes unwritten, which are lost: the disk is full");
-    assert!(row(&output, "allocated").contains("resources_std::make_lines"), "{}", output.stderr);
-    assert!(row(&output, "touched").ends_with(&line_of("lines", "out.write_all")), "{}", output.stderr);
-    assert!(row(&output, "dropped").contains("resources_std::lose"), "{}", output.stderr);
+    assert!(output.row("allocated").contains("resources_std::make_lines"), "{}", output.stderr);
+    assert!(output.row("touched").ends_with(&line_of("lines", "out.write_all")), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_std::lose"), "{}", output.stderr);
 }
 
 #[test]

@@ -328,14 +328,6 @@ fn none(program: &str) {
     }
 }
 
-/// The first line of a row.
-fn row<'a>(output: &'a Output, label: &str) -> &'a str {
-    let mut lines = output.stderr.lines();
-    lines
-        .find(|line| line.split_whitespace().next() == Some(label))
-        .unwrap_or_else(|| panic!("no {label}:\n{}", output.stderr))
-}
-
 /// `tests/resources_tokio.rs:71`, the first line with `text` after `start`.
 fn line_of(start: &str, text: &str) -> String {
     let source = include_str!("resources_tokio.rs");
@@ -353,11 +345,11 @@ const FAILED: &str = "File was dropped with a write of 6 bytes that failed, whic
 fn a_file_with_a_write_under_way_says_how_much_and_where() {
     for output in one("file_under_way", UNDER_WAY) {
         let touched = line_of("async fn under_way", "file.write_all");
-        assert!(row(&output, "touched").contains(&touched), "{}", output.stderr);
+        assert!(output.row("touched").contains(&touched), "{}", output.stderr);
         let made = line_of("async fn under_way", "File::create");
-        assert!(row(&output, "allocated").contains(&made), "{}", output.stderr);
-        assert!(row(&output, "dropped").contains("resources_tokio::lose"), "{}", output.stderr);
-        assert!(row(&output, "help").contains("call `flush().await`"), "{}", output.stderr);
+        assert!(output.row("allocated").contains(&made), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
+        assert!(output.row("help").contains("call `flush().await`"), "{}", output.stderr);
     }
 }
 
@@ -365,10 +357,10 @@ fn a_file_with_a_write_under_way_says_how_much_and_where() {
 #[test]
 fn a_file_with_a_failed_write_tells_the_error_and_which_file() {
     for output in one("file_failed", FAILED) {
-        assert!(row(&output, "path").ends_with(" /dev/full"), "{}", output.stderr);
+        assert!(output.row("path").ends_with(" /dev/full"), "{}", output.stderr);
         let made = line_of("async fn make_file", "OpenOptions::new()");
-        assert!(row(&output, "allocated").contains(&made), "{}", output.stderr);
-        assert!(row(&output, "dropped").contains("resources_tokio::lose"), "{}", output.stderr);
+        assert!(output.row("allocated").contains(&made), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
     }
 }
 
@@ -438,9 +430,9 @@ const UNSENT: &str = "oneshot::Sender<u64> was dropped with nothing sent while i
 #[test]
 fn a_sender_dropped_unsent_says_where_it_was_dropped_and_who_waited() {
     for output in one("oneshot", UNSENT) {
-        assert!(row(&output, "allocated").contains("resources_tokio::make_channel"), "{}", output.stderr);
-        assert!(row(&output, "dropped").contains("resources_tokio::lose"), "{}", output.stderr);
-        let waited = row(&output, "waited");
+        assert!(output.row("allocated").contains("resources_tokio::make_channel"), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
+        let waited = output.row("waited");
         assert!(waited.contains("resources_tokio::wait_for"), "{}", output.stderr);
         assert!(waited.contains("task "), "{}", output.stderr);
     }

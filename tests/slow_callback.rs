@@ -4,11 +4,13 @@
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod load;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use child_process::{Output, asked, run, run_meanwhile};
+use load::with_every_core_busy;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, block_in_place, spawn_blocking, yield_now};
@@ -624,27 +626,13 @@ fn a_process_that_is_stopped_and_continued_is_silent() {
 
 #[test]
 fn near_misses_stay_silent_with_every_core_kept_busy() {
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let busy: Vec<_> = (0..cores)
-        .map(|_| {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                while !stop.load(SeqCst) {
-                    std::hint::black_box(7u64.wrapping_mul(31));
-                }
-            })
-        })
-        .collect();
-    for program in ["short_polls", "ping_pong", "recv_loop", "sixties", "spawn_blocking", "idle"] {
-        silent("attached_mt", program);
-    }
-    silent("attached_mt", "block_on_in_place");
-    silent("attached_ct", "short_polls");
-    stop.store(true, SeqCst);
-    for thread in busy {
-        thread.join().unwrap();
-    }
+    with_every_core_busy(1, || {
+        for program in ["short_polls", "ping_pong", "recv_loop", "sixties", "spawn_blocking", "idle"] {
+            silent("attached_mt", program);
+        }
+        silent("attached_mt", "block_on_in_place");
+        silent("attached_ct", "short_polls");
+    });
 }
 
 #[test]

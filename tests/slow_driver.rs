@@ -3,15 +3,17 @@
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod load;
 
 use std::future::Future as _;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use child_process::{Output, asked, run};
+use load::with_every_core_busy;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 
@@ -211,24 +213,10 @@ fn a_stuck_poll_is_no_slow_driver() {
 
 #[test]
 fn near_misses_stay_silent_with_every_core_kept_busy() {
-    let stop = Arc::new(AtomicBool::new(false));
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let busy: Vec<_> = (0..cores)
-        .map(|_| {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                while !stop.load(SeqCst) {
-                    std::hint::black_box(7u64.wrapping_mul(31));
-                }
-            })
-        })
-        .collect();
-    for program in ["short_wakers", "blocking_jobs", "idle", "traffic"] {
-        silent("mt", program);
-        silent("ct", program);
-    }
-    stop.store(true, SeqCst);
-    for thread in busy {
-        thread.join().unwrap();
-    }
+    with_every_core_busy(1, || {
+        for program in ["short_wakers", "blocking_jobs", "idle", "traffic"] {
+            silent("mt", program);
+            silent("ct", program);
+        }
+    });
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use birthmark::tasks::{NotKnown, Task, TaskId};
 use birthmark::{GroupBy, Key, WatchExt as _, all_tasks, current_task, snapshot, tracemalloc};
-use child_process::{asked, run};
+use child_process::{asked, ran};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, yield_now};
@@ -557,13 +557,6 @@ fn program() {
         other => panic!("no way {other}"),
     }
     println!("done=yes");
-}
-
-fn ran(program: &str, variables: &[(&str, &str)]) -> child_process::Output {
-    let output = run(program, variables);
-    assert_eq!(output.code, Some(0), "{program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
-    assert_eq!(output.said("done"), "yes");
-    output
 }
 
 const TRACED: &[(&str, &str)] = &[("TRACEMALLOC", "5"), ("BIRTHMARK_MALLOC", "0")];

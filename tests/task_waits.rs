@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use birthmark::tasks::{NotKnown, Task, TaskState, Tasks, Wait};
 use birthmark::{WatchExt as _, all_tasks};
-use child_process::{asked, run};
+use child_process::{asked, ran};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
@@ -414,13 +414,6 @@ fn program() {
         other => panic!("no way {other}"),
     }
     println!("done=yes");
-}
-
-fn ran(program: &str, variables: &[(&str, &str)]) -> child_process::Output {
-    let output = run(program, variables);
-    assert_eq!(output.code, Some(0), "{program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
-    assert_eq!(output.said("done"), "yes");
-    output
 }
 
 const TRACED: &[(&str, &str)] = &[("TRACEMALLOC", "25")];

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use birthmark::tasks::{Missing, NotKnown, TaskId, TaskKind, TaskState, Tasks};
 use birthmark::{WatchExt as _, all_tasks, current_task};
-use child_process::{asked, run};
+use child_process::{asked, ran};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_blocking, yield_now};
@@ -302,13 +302,6 @@ fn program() {
         other => panic!("no way {other}"),
     }
     println!("done=yes");
-}
-
-fn ran(program: &str, variables: &[(&str, &str)]) -> child_process::Output {
-    let output = run(program, variables);
-    assert_eq!(output.code, Some(0), "{program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
-    assert_eq!(output.said("done"), "yes");
-    output
 }
 
 const TRACED: &[(&str, &str)] = &[("TRACEMALLOC", "5")];

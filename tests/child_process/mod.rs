@@ -27,6 +27,14 @@ impl Output {
             None => panic!("the program said no {name}:\n{}\n{}", self.stdout, self.stderr),
         }
     }
+
+    /// The first line of a row of the reports.
+    pub fn row(&self, label: &str) -> &str {
+        let mut lines = self.stderr.lines();
+        lines
+            .find(|line| line.split_whitespace().next() == Some(label))
+            .unwrap_or_else(|| panic!("no {label}:\n{}", self.stderr))
+    }
 }
 
 /// The name of the program that this process is to run, in a child.
@@ -89,4 +97,13 @@ pub fn run_meanwhile(program: &str, variables: &[(&str, &str)], meanwhile: impl 
 #[allow(dead_code)]
 pub fn run(program: &str, variables: &[(&str, &str)]) -> Output {
     run_meanwhile(program, variables, |_| {})
+}
+
+/// Runs `program`, which must come to its end and say `done=yes` there.
+#[allow(dead_code)]
+pub fn ran(program: &str, variables: &[(&str, &str)]) -> Output {
+    let output = run(program, variables);
+    assert_eq!(output.code, Some(0), "{program} {variables:?}\n{}\n{}", output.stdout, output.stderr);
+    assert_eq!(output.said("done"), "yes");
+    output
 }
