@@ -65,6 +65,8 @@ mod doctor;
 #[cfg(feature = "heap")]
 mod dropped;
 #[cfg(feature = "heap")]
+mod free_list;
+#[cfg(feature = "heap")]
 mod heap_check;
 #[cfg(feature = "heap")]
 mod hook;

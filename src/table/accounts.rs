@@ -14,6 +14,7 @@ use core::sync::atomic::{
 
 use super::counters::{add, add_one};
 use super::leaf;
+use crate::free_list::FreeList;
 use crate::mode::{self, ASK, TASKS};
 use crate::sys::line::Line;
 use crate::trace::generation::{self, Control, control};
@@ -78,8 +79,7 @@ const _: () = assert!(size_of::<Account>() == 128);
 static CHUNK_TABLE: [AtomicPtr<Account>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
 /// Numbers that were ever taken; the first is 1.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
-/// The free ones: how often the list changed, and the first's number.
-static FREE_LIST: AtomicU64 = AtomicU64::new(0);
+static FREE_LIST: FreeList = FreeList::new();
 
 /// From a key to its account: the key above the account's number.
 static INDEX: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
@@ -386,16 +386,8 @@ fn make(key: u64, control: Control) -> Option<&'static Account> {
 }
 
 fn take_number() -> Option<(u32, &'static Account)> {
-    let mut head = FREE_LIST.load(Acquire);
-    while head as u32 != 0 {
-        let number = head as u32;
-        let account = by_number(number)?;
-        let next = u64::from(account.beside.next_free.load(Relaxed));
-        let changed = (head >> 32).wrapping_add(1) << 32;
-        match FREE_LIST.compare_exchange(head, changed | next, AcqRel, Acquire) {
-            Ok(_) => return Some((number, account)),
-            Err(now) => head = now,
-        }
+    if let Some(number) = FREE_LIST.take(|number| Some(&by_number(number)?.beside.next_free)) {
+        return Some((number, by_number(number)?));
     }
     let number = TAKEN.fetch_update(Relaxed, Relaxed, |n| {
         let next = n.wrapping_add(1);
@@ -417,15 +409,7 @@ fn take_number() -> Option<(u32, &'static Account)> {
 }
 
 fn put_number(account: &Account, number: u32) {
-    let mut head = FREE_LIST.load(Acquire);
-    loop {
-        account.beside.next_free.store(head as u32, Relaxed);
-        let changed = (head >> 32).wrapping_add(1) << 32;
-        match FREE_LIST.compare_exchange(head, changed | u64::from(number), AcqRel, Acquire) {
-            Ok(_) => return,
-            Err(now) => head = now,
-        }
-    }
+    FREE_LIST.give(number, &account.beside.next_free);
 }
 
 /// Whether any task may have an account.

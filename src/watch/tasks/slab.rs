@@ -3,11 +3,12 @@
 //! No lock: places are taken and given on any thread, and a fork's child finds them as whole as they were.
 
 use std::sync::atomic::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+    AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use super::super::heap;
+use crate::free_list::FreeList;
 
 const CHUNK: usize = 256;
 const CHUNKS: usize = 4096;
@@ -22,8 +23,8 @@ pub(super) struct Slab<T: 'static> {
     chunks: [AtomicPtr<[Node<T>; CHUNK]>; CHUNKS],
     /// Places that were ever used.
     used: AtomicUsize,
-    /// The free places: how often the list changed, and the number of the first + 1.
-    free: AtomicU64,
+    /// By their numbers + 1.
+    free: FreeList,
     /// A place as it is before its first use.
     empty: fn() -> T,
 }
@@ -33,7 +34,7 @@ impl<T: Sync> Slab<T> {
         Self {
             chunks: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
             used: AtomicUsize::new(0),
-            free: AtomicU64::new(0),
+            free: FreeList::new(),
             empty,
         }
     }
@@ -46,16 +47,8 @@ impl<T: Sync> Slab<T> {
 
     /// A place that nobody has, and its number; nothing where all are taken.
     pub(super) fn take(&self) -> Option<(u32, &'static T)> {
-        let mut head = self.free.load(Acquire);
-        while head as u32 != 0 {
-            let number = head as u32 - 1;
-            let free = self.node(number as usize)?;
-            let next = u64::from(free.next_free.load(Relaxed));
-            let changed = (head >> 32).wrapping_add(1) << 32;
-            match self.free.compare_exchange(head, changed | next, AcqRel, Acquire) {
-                Ok(_) => return Some((number, &free.place)),
-                Err(now) => head = now,
-            }
+        if let Some(listed) = self.free.take(|listed| Some(&self.node(listed as usize - 1)?.next_free)) {
+            return Some((listed - 1, &self.node(listed as usize - 1)?.place));
         }
         let number = self.used.fetch_add(1, Relaxed);
         if number >= CHUNK * CHUNKS {
@@ -77,15 +70,8 @@ impl<T: Sync> Slab<T> {
 
     /// Gives the place with this number to whoever takes one next. Its holder's alone.
     pub(super) fn give(&self, number: u32) {
-        let Some(node) = self.node(number as usize) else { return };
-        let mut head = self.free.load(Acquire);
-        loop {
-            node.next_free.store(head as u32, Relaxed);
-            let changed = (head >> 32).wrapping_add(1) << 32;
-            match self.free.compare_exchange(head, changed | u64::from(number + 1), AcqRel, Acquire) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
+        if let Some(node) = self.node(number as usize) {
+            self.free.give(number + 1, &node.next_free);
         }
     }
 

@@ -1,0 +1,50 @@
+//! Places that are free, by their numbers, which begin at 1: a list without a lock.
+//!
+//! The list lies in the places themselves, each of which keeps the next one's number; they must never be unmapped. Runs inside an
+//! allocation.
+
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+
+/// How often the list changed, so that a place that came back meanwhile isn't taken for the list as it was, and the first number;
+/// 0: none is free.
+pub(crate) struct FreeList(AtomicU64);
+
+impl FreeList {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// The number of a place that nobody has, if one is free. `next`: where the place of a number keeps the next one.
+    pub(crate) fn take<'p>(&self, next: impl Fn(u32) -> Option<&'p AtomicU32>) -> Option<u32> {
+        let mut head = self.0.load(Acquire);
+        while head as u32 != 0 {
+            let number = head as u32;
+            let after = next(number)?.load(Relaxed);
+            match self.0.compare_exchange(head, changed(head, after), AcqRel, Acquire) {
+                Ok(_) => return Some(number),
+                Err(now) => head = now,
+            }
+        }
+        None
+    }
+
+    /// Gives the place with this number back, by its holder. `next`: where it keeps the next one.
+    pub(crate) fn give(&self, number: u32, next: &AtomicU32) {
+        let mut head = self.0.load(Acquire);
+        loop {
+            next.store(head as u32, Relaxed);
+            match self.0.compare_exchange(head, changed(head, number), AcqRel, Acquire) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// The list after one more change, with this first number.
+fn changed(head: u64, first: u32) -> u64 {
+    (head >> 32).wrapping_add(1) << 32 | u64::from(first)
+}
