@@ -50,22 +50,14 @@ impl Column {
     /// Keeps a number for `address`: whether there was room.
     #[inline(always)]
     pub(crate) fn set(&self, address: usize, number: u32) -> bool {
-        if self.0.load(Acquire).is_null() && self.make().is_null() {
-            return false;
-        }
-        self.replace(address, number)
+        let column = self.0.load(Acquire);
+        keep(if column.is_null() { self.make() } else { column }, address, number)
     }
 
     /// Keeps a number for `address` where the column is mapped: whether it is.
     #[inline(always)]
     pub(crate) fn replace(&self, address: usize, number: u32) -> bool {
-        let column = self.0.load(Acquire);
-        if column.is_null() {
-            return false;
-        }
-        // SAFETY: as in `get`.
-        unsafe { (*column.add(index(address))).store(number, Relaxed) };
-        true
+        keep(self.0.load(Acquire), address, number)
     }
 
     /// Forgets what was kept for `address`.
@@ -91,6 +83,17 @@ impl Column {
             }
         }
     }
+}
+
+/// Keeps a number in a column: whether there is one.
+#[inline(always)]
+fn keep(column: *mut AtomicU32, address: usize, number: u32) -> bool {
+    if column.is_null() {
+        return false;
+    }
+    // SAFETY: as in `Column::get`.
+    unsafe { (*column.add(index(address))).store(number, Relaxed) };
+    true
 }
 
 static LEAF_TABLE: [AtomicPtr<Leaf>; LEAVES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; LEAVES];
