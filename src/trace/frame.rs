@@ -169,6 +169,11 @@ pub(crate) fn shown(file: &str) -> String {
     owner::shown(file, here().as_deref()).into_owned()
 }
 
+/// A line of the source as people find it.
+pub(crate) fn shown_place(at: &std::panic::Location<'_>) -> String {
+    format!("{}:{}", shown(at.file()), at.line())
+}
+
 /// The stack that made a block: the user's most recent frame leads, and then its callers.
 ///
 /// Two are equal, and are ordered, by the frames that are shown.

@@ -357,7 +357,7 @@ fn undone_at(start: usize) -> Option<Undone> {
     let (what, unit) = (text(std::mem::offset_of!(State, what))?, text(std::mem::offset_of!(State, unit))?);
     Some(Undone {
         words: format!("{what} with {}", count(pending, &unit)),
-        made: heap::raw_stack_of(start).map(|(_, stack)| stack),
+        made: heap::raw_stack(heap::trace_number(start)),
         test: word(std::mem::offset_of!(State, test))? as u64,
     })
 }

@@ -13,9 +13,28 @@ pub(crate) fn ours() -> Ours {
     Ours::enter()
 }
 
+/// Number of the trace that made the live block which holds `address`; 0 where that isn't known.
+pub(crate) fn trace_number(address: usize) -> u32 {
+    let trace = if address == 0 { None } else { table::block_at(address).and_then(|block| block.trace) };
+    trace.map_or(0, |trace| trace.0.get())
+}
+
+/// A stored stack by its trace's number, while its generation lasts.
+pub(crate) fn raw_stack(id: u32) -> Option<RawStack> {
+    if !trace::generation::control().holds(id) {
+        return None;
+    }
+    RawStack::of(id)
+}
+
+/// Addresses of a stored stack, if it still is one.
+pub(crate) fn stack_of(id: u32) -> Option<Vec<usize>> {
+    Some(raw_stack(id)?.addresses.to_vec())
+}
+
 /// Addresses of the stored stack of the live block that holds `address`.
 pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
-    stack_of(table::block_at(address)?.trace?.0.get())
+    stack_of(trace_number(address))
 }
 
 /// The trace of this very stack, by a block that is made and given back: the memo's hit is all that it costs. 0 where there is
@@ -26,18 +45,7 @@ pub(crate) fn trace_here() -> u32 {
         return 0;
     }
     let block = std::hint::black_box(Box::new(0_u64));
-    let at = std::ptr::from_ref(&*block) as usize;
-    table::block_at(at).and_then(|block| block.trace).map_or(0, |id| id.0.get())
-}
-
-/// Addresses of a stored stack, if it still is one.
-pub(crate) fn stack_of(id: u32) -> Option<Vec<usize>> {
-    if id == 0 || !trace::generation::control().holds(id) {
-        return None;
-    }
-    let mut stack = vec![0; trace::intern::length(id)];
-    trace::intern::copy(id, &mut stack)?;
-    Some(stack)
+    trace_number(std::ptr::from_ref(&*block) as usize)
 }
 
 /// Whether `DebugAlloc` serves this program.
@@ -59,21 +67,6 @@ pub(crate) fn records_dropped() -> bool {
     crate::snapshot::missing().table != 0
 }
 
-/// Number and stored stack of the live block that holds `address`.
-pub(crate) fn raw_stack_of(address: usize) -> Option<(u32, RawStack)> {
-    let id = table::block_at(address)?.trace?.0.get();
-    if !trace::generation::control().holds(id) {
-        return None;
-    }
-    Some((id, RawStack::of(id)?))
-}
-
-/// Number of the trace that made the live block which holds `address`; 0 where that isn't known.
-pub(crate) fn trace_number(address: usize) -> u32 {
-    let trace = if address == 0 { None } else { table::block_at(address).and_then(|block| block.trace) };
-    trace.map_or(0, |trace| trace.0.get())
-}
-
 /// Bytes of the block that holds `address`.
 pub(crate) fn block_size(address: usize) -> Option<usize> {
     table::block_at(address).map(|block| block.size)
@@ -87,14 +80,6 @@ pub(crate) fn stack_here() -> Vec<usize> {
 /// The trace of the present stack as far as `high`, which lies in it; 0 where tracing is off or there is none.
 pub(crate) fn stack_up_to(high: usize) -> u32 {
     trace::capture::up_to(high)
-}
-
-/// A trace by its number, while its generation lasts.
-pub(crate) fn raw_stack(id: u32) -> Option<RawStack> {
-    if !trace::generation::control().holds(id) {
-        return None;
-    }
-    RawStack::of(id)
 }
 
 /// "thread main", "thread tokio-rt-worker, task 17".
@@ -275,6 +260,14 @@ pub(crate) struct Named {
     pub user: bool,
     /// The crate of a dependency's.
     pub package: Option<String>,
+}
+
+#[cfg(test)]
+impl Named {
+    /// The user's where the name begins with `app`.
+    pub(crate) fn called(function: &str) -> Self {
+        Self { function: Some(function.into()), user: function.starts_with("app"), package: None }
+    }
 }
 
 /// The functions of a stack. Ordinary code, on a thread of ours.

@@ -127,10 +127,7 @@ mod tests {
     use super::*;
 
     fn forgotten(functions: &[&str]) -> bool {
-        let stack: Vec<_> = functions
-            .iter()
-            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
-            .collect();
+        let stack: Vec<_> = functions.iter().map(|f| Named::called(f)).collect();
         is_forgotten(&stack)
     }
 

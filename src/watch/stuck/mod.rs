@@ -26,6 +26,16 @@ pub(crate) struct Stuck {
     pub polls: Option<u64>,
 }
 
+impl Stuck {
+    /// `in futex`, the system call that it sits in; else `computing`.
+    pub(crate) fn doing(&self) -> String {
+        match self.call {
+            Some(call) => format!("in {}", call_name(call)),
+            None => "computing".into(),
+        }
+    }
+}
+
 /// Registers at the top of a stack.
 #[cfg(native)]
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +130,7 @@ pub(crate) fn is_wait(_call: i64) -> bool {
 }
 
 /// The name of a system call that threads get stuck in, else its number.
-pub(crate) fn call_name(number: i64) -> String {
+fn call_name(number: i64) -> String {
     #[cfg(native)]
     {
         let known = [

@@ -14,20 +14,18 @@ use super::memory;
 use super::record::{Missing, NotKnown, Site, Task, TaskId, TaskKind, TaskState, Tasks, Wrapped};
 use super::registry::{self, Role, Row, Who};
 use super::waits;
-use crate::trace::RawStack;
 
 /// Spawn stacks by their numbers, so that tasks of one stack share it.
 #[derive(Default)]
-struct Sites(HashMap<u32, Arc<Site>>);
+pub(super) struct Sites(HashMap<u32, Arc<Site>>);
 
 impl Sites {
     fn of(&mut self, address: usize) -> Option<Arc<Site>> {
-        let (number, stack): (u32, RawStack) = heap::raw_stack_of(address)?;
-        Some(Arc::clone(self.0.entry(number).or_insert_with(|| Arc::new(Site::new(stack)))))
+        self.numbered(heap::trace_number(address))
     }
 
     /// Of a stored stack by its number.
-    fn numbered(&mut self, number: u32) -> Option<Arc<Site>> {
+    pub(super) fn numbered(&mut self, number: u32) -> Option<Arc<Site>> {
         if let Some(site) = self.0.get(&number) {
             return Some(Arc::clone(site));
         }

@@ -5,15 +5,10 @@ use super::super::{clock, heap, reporter, units};
 use super::record;
 use super::registry::{Place, Role, Row};
 
-/// Whether anybody wants to know.
-fn is_told() -> bool {
-    heap::tells_debug()
-}
-
 /// A task with this id was spawned.
 #[cfg(feature = "tokio")]
 pub(super) fn started(place: &Place, serial: u64, id: u64) {
-    if !is_told() {
+    if !heap::tells_debug() {
         return;
     }
     let Some(row) = place.read().filter(|row| row.serial == serial) else { return };
@@ -28,7 +23,7 @@ pub(super) fn started(place: &Place, serial: u64, id: u64) {
 
 /// The task in this place is about to be forgotten.
 pub(super) fn ends(place: &Place) {
-    if !is_told() {
+    if !heap::tells_debug() {
         return;
     }
     let Some(row) = place.read().filter(|row| row.role == Role::Task) else { return };

@@ -10,11 +10,11 @@ use std::sync::atomic::{
 };
 
 use super::super::switch;
+use super::gather::{Sites, identity};
 use super::record::{NotKnown, Site, TaskId};
 use super::registry::{self, Row};
 use crate::table::accounts::{self, Owner, Sums};
-use crate::trace::frame::shown;
-use crate::trace::{RawStack, generation};
+use crate::trace::frame::shown_place;
 
 /// A task came up while async debug was on: without any, nothing is counted.
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -88,7 +88,7 @@ impl Holder {
         match &self.spawned {
             Spawned::Stack(site) if site.is_worker() => Place::Worker,
             Spawned::Stack(site) => Place::At(site.place()),
-            Spawned::Made(at) => Place::At(format!("{}:{}", shown(at.file()), at.line())),
+            Spawned::Made(at) => Place::At(shown_place(at)),
             Spawned::Unknown => Place::Unknown,
         }
     }
@@ -103,19 +103,14 @@ pub(crate) fn holders(
     let futures: HashMap<u64, &Row> = rows.iter().map(|row| (row.serial, row)).collect();
     let tasks: HashMap<u64, &Row> = rows
         .iter()
-        .filter_map(|row| match super::gather::identity(row).0 {
+        .filter_map(|row| match identity(row).0 {
             TaskId::Task(id) => Some((id, row)),
             TaskId::Future(_) => None,
         })
         .collect();
     let goes_on = |owner: &Owner| owner.trace == 0 && accounts::serial_of(owner.key).is_none();
     let spawns = if accounts.values().any(goes_on) { spawns(cells) } else { HashMap::new() };
-    let mut sites: HashMap<u32, Option<Arc<Site>>> = HashMap::new();
-    let mut site = |trace: u32| {
-        let known = generation::control().holds(trace);
-        let of = || known.then(|| RawStack::of(trace)).flatten().map(|stack| Arc::new(Site::new(stack)));
-        sites.entry(trace).or_insert_with(of).clone()
-    };
+    let mut sites = Sites::default();
     let holder = |(&number, then): (&u32, &Owner)| {
         // It may have ended since it was met, and its account be another's.
         let owner = accounts::owner(number).filter(|now| now.key == then.key).unwrap_or(*then);
@@ -126,7 +121,7 @@ pub(crate) fn holders(
         // SAFETY: 0, or the address of a `&'static Location` that the registry gave.
         let made = unsafe { (owner.made as *const Location<'static>).as_ref() }.or(row.map(|row| row.made));
         let trace = if owner.trace != 0 { owner.trace } else { *spawns.get(&owner.key).unwrap_or(&0) };
-        let mut stack = || site(trace).map(Spawned::Stack);
+        let mut stack = || sites.numbered(trace).map(Spawned::Stack);
         let made = || made.map(Spawned::Made);
         // A future's own block may be that of the executor's parker: then its line is the better place.
         let spawned = match id {

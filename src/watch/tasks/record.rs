@@ -358,8 +358,7 @@ impl Task {
         if let Some(traceback) = self.spawned() {
             return Some(traceback.lead().place());
         }
-        let at = self.spawned_at()?;
-        Some(format!("{}:{}", crate::trace::frame::shown(at.file()), at.line()))
+        self.spawned_at().map(frame::shown_place)
     }
 }
 
@@ -443,10 +442,7 @@ pub(super) fn short(name: &str) -> &str {
     {
         name = inner;
     }
-    while let Some(outer) = name.strip_suffix("::{{closure}}") {
-        name = outer;
-    }
-    name
+    closures_off(name)
 }
 
 /// Why an inventory may not be complete.

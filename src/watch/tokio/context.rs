@@ -128,10 +128,7 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions
-            .iter()
-            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
-            .collect()
+        functions.iter().map(|f| Named::called(f)).collect()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::super::heap::{self, Named, ThreadInfo};
 use super::super::reporter;
-use super::super::stuck::{Stuck, call_name};
+use super::super::stuck::Stuck;
 use super::super::verdict::Case;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
@@ -199,10 +199,7 @@ fn words(number: u64, waited: Duration, limit: Duration, jobs: Vec<(String, Stuc
     }
     let more = shown.len().saturating_sub(SHOWN);
     for (stuck, thread, n) in shown.into_iter().take(SHOWN) {
-        let state = match stuck.call {
-            Some(call) => format!("in {}", call_name(call)),
-            None => "computing".into(),
-        };
+        let state = stuck.doing();
         let note = if n == 1 { format!("{thread}, {state}") } else { format!("{n} threads, {state}") };
         rows.push(Row::stack("held by", stuck.stack).noted(note));
     }
@@ -237,8 +234,7 @@ mod tests {
         let notes: Vec<_> = w.rows.iter().filter_map(|row| row.note.as_deref()).collect();
         assert_eq!(notes, ["2 threads, computing", "thread b, computing"]);
 
-        let named =
-            |f: &str| Named { function: Some(f.into()), user: f.starts_with("app"), ..Named::default() };
+        let named = Named::called;
         let pool = "tokio::runtime::blocking::pool::Inner::run";
         let worker = "tokio::runtime::scheduler::multi_thread::worker::run";
         assert!(is_job(&[named("app::job"), named(pool)], true));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::heap::{self, Named};
 use super::super::reporter;
-use super::super::stuck::{Stuck, call_name};
+use super::super::stuck::Stuck;
 use super::super::verdict::Case;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
@@ -73,15 +73,11 @@ fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
         words_of_time(poll.limit),
         poll.number
     );
-    let state = match poll.stuck.call {
-        Some(call) => format!("in {}", call_name(call)),
-        None => "computing".into(),
-    };
     let mut rows = vec![
         Row::stack("stuck in", poll.stuck.stack.clone()).noted(poll.thread.clone()),
         Row::words(
             "state",
-            format!("{state}; {} allocated meanwhile", words_of_bytes(poll.allocated as i64)),
+            format!("{}; {} allocated meanwhile", poll.stuck.doing(), words_of_bytes(poll.allocated as i64)),
         ),
     ];
     if let Some((thread, place)) = &poll.lock {
@@ -171,8 +167,7 @@ mod tests {
             test: 0,
             stuck: Stuck { stack: vec![1], words: Vec::new(), complete: true, call: None, polls: None },
         };
-        let inside =
-            [Named { function: Some("app::serve::{{closure}}".into()), user: true, ..Named::default() }];
+        let inside = [Named::called("app::serve::{{closure}}")];
         let w = stuck_words(&poll, Holds::Worker, &inside);
         assert_eq!(
             w.sentence,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::guard::{self, Undone};
 use super::super::heap::{self, Named};
-use super::super::stuck::{Looker, call_name};
+use super::super::stuck::Looker;
 use super::super::tasks::{TaskId, Tasks, all_tasks};
 use super::super::trial;
 use super::context::{self, Holds};
@@ -89,10 +89,7 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
             Polls::Root => said += ", the root future",
             Polls::Job => said += ", a blocking job",
         }
-        match stuck.call {
-            Some(call) => said += &format!(", in {}", call_name(call)),
-            None => said += ", computing",
-        }
+        said += &format!(", {}", stuck.doing());
         busy.push(Busy { traceback, words: said });
     }
     busy
@@ -170,10 +167,7 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions
-            .iter()
-            .map(|f| Named { function: Some((*f).into()), user: f.starts_with("app"), ..Named::default() })
-            .collect()
+        functions.iter().map(|f| Named::called(f)).collect()
     }
 
     #[test]

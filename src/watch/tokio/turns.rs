@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::super::heap::{self, Named, ThreadInfo};
 use super::super::reporter;
-use super::super::stuck::{At, Stuck, at, call_name, is_wait};
+use super::super::stuck::{At, Stuck, at, is_wait};
 use super::super::verdict::Case;
 use super::super::warning::{Kind, Row, Warning};
 use super::busy::Busy;
@@ -193,10 +193,7 @@ fn words(number: u64, took: Duration, limit: Duration, thread: String, stuck: St
     let sentence = format!(
         "the runtime's driver hasn't come back to its events for at least {took}, limit {limit}: it is stuck in a waker (#{number})"
     );
-    let state = match stuck.call {
-        Some(call) => format!("in {}", call_name(call)),
-        None => "computing".into(),
-    };
+    let state = stuck.doing();
     let help = "a waker should only note that it was called and return; all I/O and timers of the runtime wait for it";
     let rows = vec![
         Row::stack("stuck in", stuck.stack).noted(thread),
@@ -217,10 +214,7 @@ mod tests {
     use super::*;
 
     fn stack(functions: &[&str]) -> Vec<Named> {
-        functions
-            .iter()
-            .map(|f| Named { function: Some((*f).into()), user: !f.starts_with("tokio"), ..Named::default() })
-            .collect()
+        functions.iter().map(|f| Named { user: !f.starts_with("tokio"), ..Named::called(f) }).collect()
     }
 
     #[test]
