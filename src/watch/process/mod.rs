@@ -19,7 +19,7 @@
 //! # std::io::Result::Ok(())
 //! ```
 
-mod command;
+pub(super) mod command;
 pub(super) mod fate;
 
 pub use std::process::*;

@@ -108,7 +108,10 @@ impl File {
             let end = poll_fn(|cx| Pin::new(&mut *self.inner).poll_flush(cx)).await;
             self.tell(Poll::Ready(end));
         }
-        self.take().into_std().await
+        let (inner, guard) = self.apart();
+        guard.settle();
+        drop(guard);
+        inner.into_std().await
     }
 
     /// std's file, if nothing is under way. A write that failed is told, since this doesn't return its error.
@@ -121,9 +124,7 @@ impl File {
         if end.is_ready() {
             self.tell(end);
         }
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped nor used again, so each part is taken once.
-        let (inner, guard) = unsafe { (ManuallyDrop::take(&mut this.inner), std::ptr::read(&this.guard)) };
+        let (inner, guard) = self.apart();
         match inner.try_into_std() {
             Ok(file) => {
                 guard.settle();
@@ -142,43 +143,30 @@ impl File {
         self.inner.set_max_buf_size(max_buf_size);
     }
 
-    /// With nothing pending.
-    fn take(self) -> TokioFile {
+    fn apart(self) -> (TokioFile, ResourceGuard) {
         let mut this = ManuallyDrop::new(self);
-        this.guard.settle();
         // SAFETY: `this` is never dropped nor used again, so each part is taken once.
-        unsafe {
-            drop(std::ptr::read(&this.guard));
-            ManuallyDrop::take(&mut this.inner)
-        }
+        unsafe { (ManuallyDrop::take(&mut this.inner), std::ptr::read(&this.guard)) }
     }
 
     /// Tells of the last write, whose end nobody else will see.
     #[cold]
     fn tell(&self, end: Poll<Result<()>>) {
         let n = self.guard.undone();
-        match end {
-            _ if n == 0 => {}
-            Poll::Ready(Ok(())) => self.guard.settle(),
+        if n == 0 {
+            return;
+        }
+        let bytes = count(n, "bytes");
+        let how = match end {
+            Poll::Ready(Ok(())) => return self.guard.settle(),
             Poll::Ready(Err(error)) => {
-                let write = count(n, "bytes");
-                let words = |what: &str| {
-                    format!(
-                        "{what} was dropped with a write of {write} that failed, which nobody saw: {error}"
-                    )
-                };
-                self.guard.lost(words, path_of(&self.inner));
+                format!("a write of {bytes} that failed, which nobody saw: {error}")
             }
             Poll::Pending => {
-                let bytes = count(n, "bytes");
-                let words = |what: &str| {
-                    format!(
-                        "{what} was dropped with {bytes} still being written: nobody will see whether that fails"
-                    )
-                };
-                self.guard.lost(words, path_of(&self.inner));
+                format!("{bytes} still being written: nobody will see whether that fails")
             }
-        }
+        };
+        self.guard.lost(|what| format!("{what} was dropped with {how}"), path_of(&self.inner));
     }
 }
 

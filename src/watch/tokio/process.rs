@@ -25,7 +25,6 @@
 use std::ffi::OsStr;
 use std::future::Future;
 use std::io::Result;
-use std::path::Path;
 use std::process::{Command as StdCommand, ExitStatus, Output, Stdio};
 
 use ::tokio::process::Child as TokioChild;
@@ -33,6 +32,7 @@ use ::tokio::process::Command as TokioCommand;
 
 pub use ::tokio::process::*;
 
+use super::super::process::command::builds;
 use super::super::process::fate::Fate;
 
 /// As [`tokio::process::Child`](::tokio::process::Child), and tells when it is dropped and nobody waited for it: see
@@ -173,79 +173,6 @@ impl Command {
         self.inner.into_std()
     }
 
-    /// Adds an argument.
-    pub fn arg<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
-        self.inner.arg(arg);
-        self
-    }
-
-    /// Adds arguments.
-    pub fn args<I, S>(&mut self, args: I) -> &mut Self
-    where
-        I: IntoIterator<Item = S>,
-        S: AsRef<OsStr>,
-    {
-        self.inner.args(args);
-        self
-    }
-
-    /// Sets a variable of its environment.
-    pub fn env<K, V>(&mut self, key: K, value: V) -> &mut Self
-    where
-        K: AsRef<OsStr>,
-        V: AsRef<OsStr>,
-    {
-        self.inner.env(key, value);
-        self
-    }
-
-    /// Sets variables of its environment.
-    pub fn envs<I, K, V>(&mut self, variables: I) -> &mut Self
-    where
-        I: IntoIterator<Item = (K, V)>,
-        K: AsRef<OsStr>,
-        V: AsRef<OsStr>,
-    {
-        self.inner.envs(variables);
-        self
-    }
-
-    /// Leaves a variable out of its environment.
-    pub fn env_remove<K: AsRef<OsStr>>(&mut self, key: K) -> &mut Self {
-        self.inner.env_remove(key);
-        self
-    }
-
-    /// Lets it inherit no variable.
-    pub fn env_clear(&mut self) -> &mut Self {
-        self.inner.env_clear();
-        self
-    }
-
-    /// Sets its working directory.
-    pub fn current_dir<P: AsRef<Path>>(&mut self, folder: P) -> &mut Self {
-        self.inner.current_dir(folder);
-        self
-    }
-
-    /// Sets its standard input.
-    pub fn stdin<T: Into<Stdio>>(&mut self, stdin: T) -> &mut Self {
-        self.inner.stdin(stdin);
-        self
-    }
-
-    /// Sets its standard output.
-    pub fn stdout<T: Into<Stdio>>(&mut self, stdout: T) -> &mut Self {
-        self.inner.stdout(stdout);
-        self
-    }
-
-    /// Sets its standard error.
-    pub fn stderr<T: Into<Stdio>>(&mut self, stderr: T) -> &mut Self {
-        self.inner.stderr(stderr);
-        self
-    }
-
     /// Whether the drop of its child kills it.
     pub fn kill_on_drop(&mut self, kill_on_drop: bool) -> &mut Self {
         self.kill_on_drop = kill_on_drop;
@@ -297,60 +224,7 @@ impl Command {
     }
 }
 
-#[cfg(unix)]
-impl Command {
-    /// Sets its user.
-    pub fn uid(&mut self, id: u32) -> &mut Self {
-        self.inner.uid(id);
-        self
-    }
-
-    /// Sets its group.
-    pub fn gid(&mut self, id: u32) -> &mut Self {
-        self.inner.gid(id);
-        self
-    }
-
-    /// Sets its argument 0.
-    pub fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Self {
-        self.inner.arg0(arg);
-        self
-    }
-
-    /// Sets its process group.
-    pub fn process_group(&mut self, group: i32) -> &mut Self {
-        self.inner.process_group(group);
-        self
-    }
-
-    /// Has `f` run in it before its program.
-    ///
-    /// # Safety
-    /// As tokio's: `f` runs after a `fork` of a process that may have threads.
-    pub unsafe fn pre_exec<F>(&mut self, f: F) -> &mut Self
-    where
-        F: FnMut() -> Result<()> + Send + Sync + 'static,
-    {
-        // SAFETY: the caller's.
-        unsafe { self.inner.pre_exec(f) };
-        self
-    }
-}
-
-#[cfg(windows)]
-impl Command {
-    /// Sets flags for its creation.
-    pub fn creation_flags(&mut self, flags: u32) -> &mut Self {
-        self.inner.creation_flags(flags);
-        self
-    }
-
-    /// Adds an argument without quotes.
-    pub fn raw_arg<S: AsRef<OsStr>>(&mut self, text: S) -> &mut Self {
-        self.inner.raw_arg(text);
-        self
-    }
-}
+builds!(Command, inner);
 
 impl From<StdCommand> for Command {
     fn from(command: StdCommand) -> Self {
