@@ -103,14 +103,14 @@ pub use snapshot::{
 };
 #[cfg(feature = "heap")]
 pub use trace::frame::{Frame, Owner, Traceback};
-pub use watch::ResourceGuard;
 #[cfg(feature = "heap")]
 pub use watch::ThreadBound;
 #[cfg(feature = "heap")]
 pub use watch::tasks::{self, all_tasks, current_task};
 #[cfg(feature = "tokio")]
 pub use watch::tokio;
+pub use watch::{ResourceGuard, blocking_call};
 #[cfg(feature = "heap")]
 pub use watch::{
-    WatchExt, Watched, io, process, set_debug, set_slow_callback_duration, sync, warnings, watched,
+    WatchExt, Watched, block_on, io, process, set_debug, set_slow_callback_duration, sync, warnings, watched,
 };

@@ -151,6 +151,25 @@ fn of_tasks() {
     });
 }
 
+/// A quarter of a second in which nothing happens.
+fn that_waits(mut builder: Builder) {
+    birthmark::tokio::run_on(builder.enable_all(), true, async {
+        tokio::spawn(async { tokio::time::sleep(Duration::from_millis(250)).await }).await.unwrap();
+    });
+    println!("doctor={}", birthmark::doctor().to_string().replace('\n', "|"));
+}
+
+/// The program's own hook takes the place of ours.
+fn with_a_hook_of_its_own() {
+    let mut builder = Builder::new_current_thread();
+    birthmark::tokio::attach_builder(&mut builder);
+    builder.on_thread_park(|| ()).on_thread_unpark(|| ());
+    let runtime = builder.enable_all().build().unwrap();
+    birthmark::tokio::attach(runtime.handle());
+    runtime.block_on(async { tokio::time::sleep(Duration::from_millis(5)).await });
+    println!("doctor={}", birthmark::doctor().to_string().replace('\n', "|"));
+}
+
 #[test]
 fn program() {
     let Some(asked) = asked() else { return };
@@ -163,6 +182,9 @@ fn program() {
         "filters" => with_filters(),
         "events" => as_events(),
         "tasks" => of_tasks(),
+        "waits ct" => that_waits(Builder::new_current_thread()),
+        "waits mt" => that_waits(Builder::new_multi_thread()),
+        "own_hook" => with_a_hook_of_its_own(),
         other => panic!("no program {other}"),
     }
     println!("done=yes");
@@ -239,4 +261,33 @@ fn at_the_level_debug_each_wrapped_tasks_start_and_end_are_told() {
         let output = ran("tasks", quiet);
         assert!(output.reports("task-start").is_empty() && output.reports("task-end").is_empty());
     }
+}
+
+#[test]
+fn at_the_level_debug_each_wait_of_the_driver_is_told() {
+    for flavour in ["ct", "mt"] {
+        let output = ran(&format!("waits {flavour}"), &[("BIRTHMARK_REPORT", "level=debug")]);
+        let turns = output.reports("driver-turn");
+        let waited = |turn: &&str| {
+            let (_, waited) = turn.split_once(" waited ").unwrap();
+            let ms = waited.strip_suffix(" ms for events").unwrap_or("0"); // what is in other units is short
+            ms.parse::<f64>().unwrap()
+        };
+        // Other turns may come between.
+        let all: f64 = turns.iter().map(waited).sum();
+        assert!(all > 200.0, "{flavour}\n{}", output.stderr);
+        assert!(output.row("runtime").contains("tests/handler.rs:"), "{}", output.stderr);
+        assert!(!output.said("doctor").contains("driver turn"), "{}", output.stdout);
+        let output = ran(&format!("waits {flavour}"), &[("BIRTHMARK_REPORT", "level=info")]);
+        assert!(output.reports("driver-turn").is_empty(), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_park_hook_that_evicts_ours_is_the_programs_right_and_doctor_says_so() {
+    let output = ran("own_hook", &[("BIRTHMARK_REPORT", "level=debug")]);
+    assert!(output.reports("driver-turn").is_empty(), "{}", output.stderr);
+    assert!(output.said("doctor").contains("no driver turn was seen yet"), "{}", output.stdout);
+    let output = ran("own_hook", &[]);
+    assert!(!output.said("doctor").contains("driver turn"), "{}", output.stdout);
 }

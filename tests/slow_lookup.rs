@@ -168,3 +168,18 @@ fn off_nothing_is_told() {
     assert_eq!(output.code, Some(0), "{}", output.stderr);
     assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
 }
+
+#[test]
+fn at_the_level_debug_each_look_up_is_told_and_a_slow_one_once() {
+    let output = run("mt quick", &[DEBUG, ("BIRTHMARK_REPORT", "level=debug")]);
+    let all = output.reports("lookup");
+    assert_eq!(all.len(), 6, "{}", output.stderr);
+    assert!(all[..5].iter().all(|line| line.starts_with("the look-up of `quick.test:80` took ")), "{all:?}");
+    let output = run("mt slow", &[DEBUG, ("BIRTHMARK_REPORT", "level=debug")]);
+    assert_eq!(
+        (output.reports("lookup").len(), output.reports("slow-lookup").len()),
+        (0, 1),
+        "{}",
+        output.stderr
+    );
+}

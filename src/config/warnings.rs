@@ -11,12 +11,9 @@ pub(super) const DEV: &[u8] = b"default";
 const ALLOWED: &str =
     "filters parted by commas, each action[:message[:category[:module[:line]]]]; or 0, as ignore";
 const ACTIONS: &str = "default, always, once, module, ignore or error, or the beginning of one";
-const CATEGORIES: &str = "slow-callback, worker-busy, resource-warning (ResourceWarning), task-error, never-awaited (RuntimeWarning), task-destroyed, task-leak, wrong-thread, wrong-runtime, lock-across-await, slow-driver, slow-lookup, pool-starved, task-start, task-end, or Warning (all)";
+const CATEGORIES: &str = "slow-callback, worker-busy, resource-warning (ResourceWarning), task-error, never-awaited (RuntimeWarning), task-destroyed, task-leak, wrong-thread, wrong-runtime, blocking-call, lock-across-await, slow-driver, slow-lookup, pool-starved, lookup, driver-turn, task-start, task-end, or Warning (all)";
 const MODULE: &str = "a module's path with dots, such as my_crate.cache";
 const LINE: &str = "a line's number, 0 for any";
-
-/// Kinds of warnings that aren't built yet.
-const LATER: [&[u8]; 1] = [b"blocking-call"];
 
 /// What becomes of a warning that a filter matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +120,6 @@ fn category(word: &[u8]) -> Result<Option<Kind>, Refused<'_>> {
     };
     match Kind::ALL.iter().find(|kind| kind.name().as_bytes() == name) {
         Some(kind) => Ok(Some(*kind)),
-        None if LATER.contains(&name) => Err((Refusal::NotBuilt(word), CATEGORIES)),
         None => Err((Refusal::NotAllowed(word), CATEGORIES)),
     }
 }
@@ -143,7 +139,6 @@ mod tests {
         for kind in Kind::ALL {
             assert!(CATEGORIES.contains(kind.name()), "{kind:?}");
             assert_eq!(category(kind.name().as_bytes()), Ok(Some(kind)));
-            assert!(!LATER.contains(&kind.name().as_bytes()), "{kind:?} is built");
         }
     }
 }

@@ -7,6 +7,11 @@
 //! counts. `warnings` is all that users see of it, and `catching` what they catch before it is judged.
 
 #[cfg(feature = "heap")]
+mod blocking;
+#[cfg(not(feature = "heap"))]
+#[path = "blocking_off.rs"]
+mod blocking;
+#[cfg(feature = "heap")]
 mod bound;
 #[cfg(feature = "heap")]
 mod catching;
@@ -78,6 +83,9 @@ mod unpolled;
 #[cfg(feature = "heap")]
 mod wrapped;
 
+#[cfg(feature = "heap")]
+pub use blocking::block_on;
+pub use blocking::blocking_call;
 #[cfg(feature = "heap")]
 pub use bound::ThreadBound;
 pub use guard::ResourceGuard;

@@ -243,6 +243,12 @@ fn as_place(address: usize) -> Option<&'static Place> {
     unsafe { (address as *const Place).as_ref() }
 }
 
+/// Whether this thread is in a wrapped poll.
+pub(crate) fn inside() -> bool {
+    let slot = heap::register_thread();
+    !slot.shared && slot.poll.since.load(Relaxed) != 0
+}
+
 /// The outermost registered poll that this thread is in.
 pub(crate) fn outermost() -> Option<&'static Place> {
     let slot = heap::register_thread();

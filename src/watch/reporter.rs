@@ -11,11 +11,11 @@ use std::sync::atomic::{
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::sites::Sites;
+use super::sites::{self, Sites};
 use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
 use super::{catching, filter, filters, handler, heap, tally, trial, warnings};
-use crate::config::Level;
+use crate::config::{Action, Level};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
 use crate::sys::{self, Bell};
@@ -215,14 +215,23 @@ pub(crate) fn flush(limit: Duration) {
     }
 }
 
+/// What the filters of this process make of a warning.
+fn filtered(seen: &filter::Seen<'_>) -> Action {
+    filter::action(filters::all(), seen)
+}
+
+/// What a check at a call panics with, names found at once; nothing where a filter ignores it.
+pub(crate) fn refusal(warning: &Warning) -> Option<String> {
+    let report = report(warning, &heap::traceback);
+    let ignored = sites::action(&report, warning, &filtered) == Action::Ignore;
+    (!ignored).then(|| warnings::Warning::new(warning.kind, report).to_string())
+}
+
 /// Writes one report, unless the same was told before.
 fn write(warning: &Warning) {
     let name = || report(warning, &heap::traceback);
     let (verdict, told) = match ours() {
-        Some(reporter) => {
-            let filters = |seen: &filter::Seen<'_>| filter::action(filters::all(), seen);
-            reporter.sites.judge(warning, &filters, &name)
-        }
+        Some(reporter) => reporter.sites.judge(warning, &filtered, &name),
         None => (Verdict::Tell, Some(name())),
     };
     let counts = warning.kind.level() <= Level::Warning && !matches!(warning.case, Case::Ends(_));

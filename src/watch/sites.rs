@@ -134,6 +134,12 @@ impl Sites {
     }
 }
 
+/// What filters make of a warning whose report this is.
+pub(super) fn action(report: &Report, warning: &Warning, filters: &dyn Fn(&Seen<'_>) -> Action) -> Action {
+    let places = places(report, warning);
+    filters(&Seen { kind: warning.kind, sentence: &warning.sentence, places: &places })
+}
+
 /// Kind, addresses of all stacks, and places given in words.
 fn stacks_key(warning: &Warning) -> u64 {
     let rows = warning.rows.iter().filter(|row| row.is_site()).flat_map(|row| {

@@ -22,6 +22,8 @@ pub enum Kind {
     WrongThread,
     /// `wrong-runtime`: something was used in another runtime than its own, or after its own had ended.
     WrongRuntime,
+    /// `blocking-call`: a function that blocks its thread was called inside of a poll.
+    BlockingCall,
     /// `lock-across-await`: a lock of std was held while its task waited.
     LockAcrossAwait,
     /// `task-destroyed`: tasks were pending when their runtime closed, or a future was dropped that must complete.
@@ -34,6 +36,10 @@ pub enum Kind {
     PoolStarved,
     /// `task-leak`: a task went on after the test that spawned it.
     TaskLeak,
+    /// `lookup`: a name was looked up. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    Lookup,
+    /// `driver-turn`: a thread of a runtime waited for events. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    DriverTurn,
     /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone.
     TaskStart,
     /// `task-end`: a wrapped task has ended. Told with `BIRTHMARK_REPORT=level=debug` alone.
@@ -42,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// All that there are.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::SlowCallback,
         Self::WorkerBusy,
         Self::ResourceWarning,
@@ -50,12 +56,15 @@ impl Kind {
         Self::NeverAwaited,
         Self::WrongThread,
         Self::WrongRuntime,
+        Self::BlockingCall,
         Self::LockAcrossAwait,
         Self::TaskDestroyed,
         Self::SlowDriver,
         Self::SlowLookup,
         Self::PoolStarved,
         Self::TaskLeak,
+        Self::Lookup,
+        Self::DriverTurn,
         Self::TaskStart,
         Self::TaskEnd,
     ];
@@ -70,12 +79,15 @@ impl Kind {
             Self::NeverAwaited => "never-awaited",
             Self::WrongThread => "wrong-thread",
             Self::WrongRuntime => "wrong-runtime",
+            Self::BlockingCall => "blocking-call",
             Self::LockAcrossAwait => "lock-across-await",
             Self::TaskDestroyed => "task-destroyed",
             Self::SlowDriver => "slow-driver",
             Self::SlowLookup => "slow-lookup",
             Self::PoolStarved => "pool-starved",
             Self::TaskLeak => "task-leak",
+            Self::Lookup => "lookup",
+            Self::DriverTurn => "driver-turn",
             Self::TaskStart => "task-start",
             Self::TaskEnd => "task-end",
         }
@@ -84,7 +96,7 @@ impl Kind {
     pub(crate) fn level(self) -> Level {
         match self {
             Self::TaskError => Level::Error,
-            Self::TaskStart | Self::TaskEnd => Level::Debug,
+            Self::Lookup | Self::DriverTurn | Self::TaskStart | Self::TaskEnd => Level::Debug,
             _ => Level::Warning,
         }
     }

@@ -344,7 +344,6 @@ impl Task {
     }
 
     /// The addresses of the stack that spawned it.
-    #[cfg(feature = "tokio")]
     pub(crate) fn raw_stack(&self) -> Option<Vec<usize>> {
         Some(self.site.as_ref()?.stack.addresses.to_vec())
     }

@@ -14,7 +14,7 @@ use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::runtime::Handle;
 
 use super::super::warning::{Kind, Row, Warning};
-use super::super::{heap, reporter, switch, trial, warnings};
+use super::super::{heap, reporter, switch, trial};
 use super::shutdown::{self, Guarded};
 use super::words_of_time;
 
@@ -76,7 +76,8 @@ impl<T> RuntimeBound<T> {
     /// Does nothing in its own runtime.
     ///
     /// # Panics
-    /// While async debug is on: in another runtime, and outside of all runtimes when its own has ended; with both places.
+    /// While async debug is on: in another runtime, and outside of all runtimes when its own has ended; with both places. Not where
+    /// a filter ignores it.
     #[inline]
     #[track_caller]
     pub fn check(&self) {
@@ -267,13 +268,14 @@ pub(super) fn is_other(one: &Handle, other: &Handle) -> bool {
 
 #[cold]
 #[inline(never)]
-fn wrong(what: &str, own: &Runtime, here: Option<&Handle>) -> ! {
+fn wrong(what: &str, own: &Runtime, here: Option<&Handle>) {
     let told = {
         let _ours = heap::ours();
-        let report = reporter::report(&words(what, own, here), &heap::traceback);
-        warnings::Warning::new(Kind::WrongRuntime, report).to_string()
+        reporter::refusal(&words(what, own, here))
     };
-    panic!("{told}");
+    if let Some(told) = told {
+        panic!("{told}");
+    }
 }
 
 fn words(what: &str, own: &Runtime, here: Option<&Handle>) -> Warning {

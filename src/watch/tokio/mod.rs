@@ -46,6 +46,7 @@ pub mod fs;
 pub mod io;
 #[cfg(feature = "tokio-net")]
 pub mod net;
+mod parks;
 mod pool;
 mod probe;
 #[cfg(feature = "tokio-process")]
@@ -61,6 +62,7 @@ mod watchdog;
 pub(crate) mod words;
 
 pub use bound::RuntimeBound;
+use context::Holds;
 pub(crate) use context::future_type_of as future_type;
 pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;
@@ -77,6 +79,7 @@ pub(crate) use shutdown::{is_table_of_ours, sentinels};
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
@@ -170,15 +173,19 @@ pub fn attach(handle: &Handle) {
     watch(handle);
 }
 
-/// [`attach`] for runtimes that this builder will make. No hook of the builder's is taken.
+/// [`attach`] for runtimes that this builder will make. Of the builder's hooks only `on_thread_park` and `on_thread_unpark` are taken,
+/// and only where `BIRTHMARK_REPORT=level=debug` asks for driver turns: one that is set later takes their place, which
+/// [`crate::doctor`] says.
 ///
 /// ```
 /// let mut builder = ::tokio::runtime::Builder::new_current_thread();
 /// birthmark::tokio::attach_builder(&mut builder);
 /// let runtime = builder.build().unwrap();
 /// ```
-pub fn attach_builder(_builder: &mut Builder) {
-    // Threads made while the allocator counts have a slot from their first block on, so nothing is needed of the builder.
+#[track_caller]
+pub fn attach_builder(builder: &mut Builder) {
+    // Threads made while the allocator counts have a slot from their first block on, so nothing else is needed of the builder.
+    parks::claim(builder, Location::caller());
     ATTACHED.store(true, SeqCst);
     panics::install();
     if switch::on() {
@@ -340,16 +347,36 @@ pub(crate) fn measure() {
     probe::probe();
 }
 
+/// Whether this thread may be inside of a poll of tokio's; nothing outside of all runtimes.
+pub(crate) fn may_poll_here() -> Option<bool> {
+    Handle::try_current().ok()?;
+    measure();
+    Some(!matches!(words::own_budget(), Ok(None)))
+}
+
+/// Whether what runs on this stack is a poll that a worker or a root future waits for, as its names tell.
+pub(crate) fn holds_others(stack: &[usize]) -> bool {
+    let names = heap::names(stack);
+    match context::holds(&names, true) {
+        (Holds::Worker, inside) => context::polls_a_task(names.get(..inside).unwrap_or(&names)),
+        (holds, _) => holds == Holds::Root,
+    }
+}
+
 /// What was found of tokio's insides, in words; nothing before anybody asked for them.
 pub(crate) fn found() -> Option<String> {
     let found = probe::known()?;
-    Some(match (found.id, found.budget, found.cell) {
+    let words = match (found.id, found.budget, found.cell) {
         (Some(_), Some(_), Some(cell)) if cell.life.is_none() => {
-            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed".into()
+            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed"
         }
-        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
-        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
-        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
-        (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
-    })
+        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task",
+        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy",
+        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics",
+        (None, ..) => {
+            "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only"
+        }
+    };
+    let evicted = "; no driver turn was seen yet: none came, or a park hook that was set after `attach_builder` took the place of ours";
+    Some(format!("{words}{}", if parks::is_evicted() { evicted } else { "" }))
 }

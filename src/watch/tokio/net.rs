@@ -141,9 +141,13 @@ impl Watch {
             && switch::on()
         {
             let (took, limit) = (woken.took(), switch::limit());
+            let _ours = heap::ours();
             if took > limit {
-                let _ours = heap::ours();
                 reporter::tell(words(&self.host, how, took, limit, self.at));
+            } else if heap::tells_debug() {
+                let sentence = format!("the look-up of `{}` {how} {}", self.host, words_of_time(took));
+                let warning = Warning::new(Kind::Lookup, sentence, vec![Row::place("looked up", self.at)]);
+                reporter::tell(Warning { every: true, ..warning });
             }
         }
     }
