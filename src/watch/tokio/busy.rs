@@ -107,6 +107,8 @@ struct Worker {
 struct Still {
     key: (u64, usize),
     worker: Worker,
+    /// The first sample in which the counters may have read so; 0: they never were seen otherwise.
+    since: u64,
     for_long: Duration,
     /// How often threads were looked at.
     looks: u8,
@@ -120,6 +122,9 @@ const LOOKS: u8 = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     all: Vec<Still>,
+    /// How many samples were asked for, and the last that was taken.
+    samples: u64,
+    taken: u64,
     /// Threads that poll without a budget, or all where budgets tell nothing.
     same: Vec<Same>,
 }
@@ -141,7 +146,8 @@ impl Busy {
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         if super::shutdown::counts() {
-            *self = Self::default(); // it is we who hold a worker up
+            // It is we who hold a worker up.
+            *self = Self { samples: self.samples + 1, taken: self.samples + 1, ..Self::default() };
             return;
         }
         self.sample(credit);
@@ -186,18 +192,26 @@ impl Busy {
         }
     }
 
-    /// Whether some worker of the attached runtimes has stood still for so long, unparked; nothing where none is attached.
-    pub(crate) fn stands_still(&self, long: Duration) -> Option<bool> {
-        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.for_long >= long))
+    /// The number of the last sample.
+    pub(crate) fn samples(&self) -> u64 {
+        self.samples
     }
 
-    /// Whether every worker of the attached runtimes has been parked for so long; never where none is attached.
-    pub(crate) fn all_parked(&self, long: Duration) -> bool {
-        !self.all.is_empty() && self.all.iter().all(|s| s.worker.parks % 2 == 1 && s.for_long >= long)
+    /// Whether some worker of the attached runtimes has stood still, unparked, since that sample; nothing where none is attached.
+    pub(crate) fn stands_still(&self, since: u64) -> Option<bool> {
+        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.since <= since))
+    }
+
+    /// Whether every worker of the attached runtimes has been parked since that sample; never where none is attached.
+    pub(crate) fn all_parked(&self, since: u64) -> bool {
+        !self.all.is_empty() && self.all.iter().all(|s| s.worker.parks % 2 == 1 && s.since <= since)
     }
 
     fn sample(&mut self, credit: Duration) {
+        self.samples += 1;
         let Ok(runtimes) = RUNTIMES.try_lock() else { return };
+        let since = self.taken + 1;
+        self.taken = self.samples;
         self.all.retain(|s| runtimes.iter().any(|(n, ..)| *n == s.key.0));
         for (number, handle, _) in runtimes.iter() {
             let metrics = handle.metrics();
@@ -212,6 +226,7 @@ impl Busy {
                         *still = Still {
                             key: still.key,
                             worker,
+                            since,
                             for_long: Duration::ZERO,
                             looks: 0,
                             told: Arc::default(),
@@ -221,6 +236,7 @@ impl Busy {
                         self.all.push(Still {
                             key: (*number, i),
                             worker,
+                            since: 0,
                             for_long: Duration::ZERO,
                             looks: 0,
                             told: Arc::default(),
@@ -298,7 +314,7 @@ fn told(
         return None;
     }
     let only = holding.pop().filter(|_| holding.is_empty()); // which of several it is nothing tells
-    Some(words(worker, long, limit, only.map(|c| (c.thread, c.id, c.stuck.stack)), blind))
+    Some(words(worker, long, limit, only.map(|c| (c.thread, c.id, c.stuck.shown())), blind))
 }
 
 fn words(
@@ -335,19 +351,33 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    #[test]
-    fn a_worker_stands_still_while_its_counters_do_and_it_isnt_parked() {
-        let still = |parks, ms| Still {
+    fn still(parks: u64, since: u64) -> Still {
+        Still {
             key: (1, 0),
             worker: Worker { busy: MS, parks },
-            for_long: MS * ms,
+            since,
+            for_long: MS,
             looks: 0,
             told: Arc::default(),
-        };
-        let busy = |all| Busy { all, same: Vec::new() };
-        assert_eq!(busy(vec![]).stands_still(MS * 90), None);
-        assert_eq!(busy(vec![still(4, 90)]).stands_still(MS * 90), Some(true));
-        assert_eq!(busy(vec![still(5, 900), still(4, 80)]).stands_still(MS * 90), Some(false));
+        }
+    }
+
+    #[test]
+    fn a_worker_stands_still_while_its_counters_do_and_it_isnt_parked() {
+        let busy = |all| Busy { all, ..Busy::default() };
+        assert_eq!(busy(vec![]).stands_still(9), None);
+        assert_eq!(busy(vec![still(4, 9)]).stands_still(9), Some(true));
+        assert_eq!(busy(vec![still(4, 0)]).stands_still(9), Some(true), "it was never seen otherwise");
+        assert_eq!(busy(vec![still(5, 1), still(4, 10)]).stands_still(9), Some(false));
+    }
+
+    #[test]
+    fn all_are_parked_where_no_counter_has_changed_since() {
+        let busy = |all| Busy { all, ..Busy::default() };
+        assert!(!busy(vec![]).all_parked(9));
+        assert!(busy(vec![still(5, 9), still(3, 0)]).all_parked(9));
+        assert!(!busy(vec![still(5, 9), still(4, 0)]).all_parked(9));
+        assert!(!busy(vec![still(5, 10)]).all_parked(9));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Turns {
 struct Turn {
     /// At the last sample, while it isn't seen waiting.
     before: Option<cpu::Spent>,
+    /// The sample of the counters since which its time is counted.
+    since: u64,
     spent: Duration,
     /// How often it had had a processor when it sat in the system call that it is still in.
     runs: Option<u64>,
@@ -104,6 +106,7 @@ impl Turns {
             let ours = || cpu::name(tid).contains("birthmark-");
             if let Some(turn) = self.all.get_mut(&tid).filter(|_| !waits && !ours()) {
                 turn.before = Some(cpu::Spent::of(tid));
+                turn.since = busy.samples();
                 turn.runs = cpu::runs(tid).filter(|_| cpu::sleeps(tid));
             }
         }
@@ -135,12 +138,13 @@ impl Turn {
         if self.runs.is_some() && cpu::runs(info.tid) != self.runs {
             self.runs = None;
         }
-        if self.told.is_some() || self.spent <= limit || !self.pause.is_zero() {
+        if self.told.is_some() {
             return;
         }
-        // Two samples of grace: the counters' times are counted otherwise.
-        let proved = self.runs.is_some() || busy.all_parked(self.spent.saturating_sub(credit * 2));
-        if !proved {
+        if self.runs.is_none() && !busy.all_parked(self.since) {
+            (self.spent, self.since) = (Duration::ZERO, busy.samples()); // it began later, if it is one
+        }
+        if self.spent <= limit || !self.pause.is_zero() {
             return;
         }
         let Some(stuck) = look(info.tid) else {
@@ -196,7 +200,7 @@ fn words(number: u64, took: Duration, limit: Duration, thread: String, stuck: St
     let state = stuck.doing();
     let help = "a waker should only note that it was called and return; all I/O and timers of the runtime wait for it";
     let rows = vec![
-        Row::stack("stuck in", stuck.stack).noted(thread),
+        Row::stack("stuck in", stuck.shown()).noted(thread),
         Row::words("state", state),
         Row::words("help", help.into()),
     ];

@@ -116,6 +116,8 @@ struct Watched {
     spent: Option<cpu::Spent>,
     /// At the raise.
     allocated: u64,
+    /// The first sample of workers after it.
+    raised: u64,
     /// How long it is known to have taken.
     took: Duration,
     /// The report of the present proof.
@@ -216,13 +218,14 @@ impl Watchdog {
         if self.next < now {
             self.next = now + step;
         }
+        // What this thread did meanwhile, and then slept as asked, surely passed, and what it waited for a processor: not more, since
+        // the process may have been stopped, the machine suspended. What it did is little but where it waits itself, for an answer.
+        let sure = (now - self.last).min(limit / 2) + (self.next - now);
         std::thread::sleep(self.next - now);
         let now = Instant::now();
         clock::limit_changed(limit);
-        // Of the time between two samples only one step is sure (the process may have been stopped, the machine suspended), and
-        // what this thread itself waited for a processor.
         let own = cpu::waited(self.own_tid).unwrap_or_default();
-        let sure = step + own.saturating_sub(self.own_waited);
+        let sure = sure + own.saturating_sub(self.own_waited);
         let credit = (now - self.last).min(sure);
         SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
         self.own_waited = own;
@@ -291,6 +294,7 @@ impl Watchdog {
             if words::raise(&held, seen, to) {
                 watched.track.raised(at, seen.id, to);
                 watched.allocated = held.info.allocated;
+                watched.raised = self.busy.samples() + 1;
                 drop(held);
                 watched.spent = Some(cpu::Spent::of(info.tid));
             } else {
@@ -364,8 +368,7 @@ fn judge_proof(
         number,
         id: proof.id,
         wrapped: None,
-        // Two samples of grace: the counters' times are counted otherwise than the poll's.
-        still: busy.stands_still(verdict.took.saturating_sub(step * 2)),
+        still: busy.stands_still(watched.raised),
         took: verdict.took,
         limit,
         exact: false,
