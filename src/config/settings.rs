@@ -115,6 +115,24 @@ pub enum Level {
     Debug,
 }
 
+impl Level {
+    /// As reports write it: `warning`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+impl core::fmt::Display for Level {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// What the code at the `#[global_allocator]` says where the variables say nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {

@@ -4,19 +4,13 @@ use std::fmt::{self, Write};
 
 use super::damage;
 use super::record::{Report, Row};
-use crate::config::Level;
 use crate::trace::frame::{Frame, Owner};
 
 /// One line, without its end. `id`: of the process that it is about (names are found in another).
 pub(crate) fn line(report: &Report, id: u32) -> String {
     let mut out = String::from("{\"tool\":\"birthmark\",\"kind\":");
     string(&mut out, report.kind);
-    let level = match report.level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-        Level::Info => "info",
-        Level::Debug => "debug",
-    };
+    let level = report.level;
     let _ = write!(out, ",\"level\":\"{level}\",\"pid\":{id},\"message\":");
     string(&mut out, &report.sentence);
     for row in &report.rows {
@@ -141,7 +135,8 @@ mod tests {
     #[test]
     fn a_report_is_one_line_that_a_json_reader_takes() {
         let mut report =
-            Report::new("leak", Level::Warning, "a \"quoted\" \\ line\nand \u{1} more").row("damage", "ü");
+            Report::new("leak", crate::config::Level::Warning, "a \"quoted\" \\ line\nand \u{1} more")
+                .row("damage", "ü");
         report.help("h");
         let line = line(&report, 7);
         assert!(!line.contains('\n'));

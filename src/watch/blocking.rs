@@ -7,10 +7,10 @@ use std::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Release},
 };
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{self, Context, Wake, Waker};
 use std::thread::{self, Thread};
 
-use super::tasks::{self, Task, TaskKind};
+use super::tasks::{self, TaskKind};
 use super::warning::{Kind, Row, Warning};
 use super::{heap, poll, reporter, switch};
 
@@ -67,7 +67,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::clone(&woken));
     let mut future = pin!(future);
     loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        if let task::Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
         // Others may park and unpark this thread, too.
@@ -99,36 +99,46 @@ impl Wake for Unparks {
 fn check(what: &str, call_instead: &str) {
     let told = {
         let (_ours, _time) = (heap::ours(), poll::our_time());
-        is_polled().and_then(|stack| reporter::refusal(&words(what, call_instead, stack)))
+        poll_here().and_then(|poll| reporter::refusal(&words(what, call_instead, poll)))
     };
     if let Some(told) = told {
         panic!("{told}");
     }
 }
 
-/// The stack, where it lies inside of a poll that others wait for.
-fn is_polled() -> Option<Vec<usize>> {
+/// A poll that others wait for.
+struct Poll {
+    stack: Vec<usize>,
+    /// The function that it began with.
+    name: Option<String>,
+}
+
+/// The poll that this code is in.
+fn poll_here() -> Option<Poll> {
     #[cfg(feature = "tokio")]
     match super::tokio::may_poll_here() {
         // A `block_on` inside of `block_in_place` polls, too.
         Some(true) => {
             let stack = heap::stack_here();
-            return super::tokio::holds_others(&stack).then_some(stack);
+            return super::tokio::poll_of(&stack).map(|name| Poll { stack, name });
         }
         Some(false) => return None,
         None => {}
     }
-    poll::inside().then(heap::stack_here)
+    poll::inside().then(|| Poll { stack: heap::stack_here(), name: None })
 }
 
-fn words(what: &str, call_instead: &str, stack: Vec<usize>) -> Warning {
+fn words(what: &str, call_instead: &str, poll: Poll) -> Warning {
     let task = tasks::current_task();
     let who = match &task {
-        None => "the root future".into(),
-        Some(task) => described(task),
+        Some(task) if task.kind() != TaskKind::Root => match task.future().map(str::to_owned).or(poll.name) {
+            Some(name) => format!("{} `{name}`", task.id()),
+            None => task.id().to_string(),
+        },
+        _ => "the root future".into(),
     };
     let sentence = format!("`{what}` blocks its thread, and was called in a poll of {who}");
-    let mut rows = vec![Row::stack("called", stack).noted(heap::this_thread())];
+    let mut rows = vec![Row::stack("called", poll.stack).noted(heap::this_thread())];
     let mut help = format!("call `{call_instead}` instead, or `{what}` inside of `spawn_blocking`");
     if let Some(task) = &task {
         match (task.raw_stack(), task.spawned_at()) {
@@ -143,17 +153,6 @@ fn words(what: &str, call_instead: &str, stack: Vec<usize>) -> Warning {
     }
     rows.push(Row::words("help", help));
     Warning::new(Kind::BlockingCall, sentence, rows)
-}
-
-/// ``task 17 `server::conn` ``
-fn described(task: &Task) -> String {
-    if task.kind() == TaskKind::Root {
-        return "the root future".into();
-    }
-    match task.future() {
-        Some(name) => format!("{} `{name}`", task.id()),
-        None => task.id().to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -176,7 +175,7 @@ mod tests {
             thread::current().unpark(); // somebody else's
             let mut shared = shared.lock().unwrap();
             shared.1 = Some(cx.waker().clone());
-            if shared.0 { Poll::Ready(()) } else { Poll::Pending }
+            if shared.0 { task::Poll::Ready(()) } else { task::Poll::Pending }
         }));
         waker.join().unwrap();
     }

@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::warning::{Kind, Row, Warning};
-use super::{heap, reporter, switch, warnings};
+use super::{heap, poll, reporter, switch, warnings};
 
 /// A value that only the thread that made it may use, as asyncio's loop is in debug mode: the wrapper may be sent to another
 /// thread, but a use there panics with the place where it was made and the place of the use.
@@ -122,28 +122,28 @@ impl<T> ThreadBound<T> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn wrong(&self, used: &'static Location<'static>) -> ! {
-        let what = std::any::type_name::<T>();
         if let Some(Maker(maker)) = self.mark.as_deref()
             && switch::on()
         {
             let told = {
-                let _ours = heap::ours();
+                let (_ours, _time) = (heap::ours(), poll::our_time());
                 let report = reporter::report(&self.warning(maker, "used"), &heap::traceback);
                 warnings::Warning::new(Kind::WrongThread, report).to_string()
             };
             panic!("{told}");
         }
-        panic!("{}", wrong_words(what, self.made, used));
+        panic!("{}", wrong_words(std::any::type_name::<T>(), self.made, used));
     }
 
     /// What it was done to here, on a thread of its own.
     fn warning(&self, maker: &str, done: &'static str) -> Warning {
-        let what = std::any::type_name::<T>();
+        let what = of(std::any::type_name::<T>());
         let here = heap::this_thread();
         let sentence = match done {
-            "used" => format!("{what} of {maker} was used on {here}"),
-            _ => format!("{what} of {maker} was {done} on {here}, and leaked"),
+            "used" => format!("{what} {maker} was used on {here}"),
+            _ => format!("{what} {maker} was {done} on {here}, and leaked"),
         };
         let mut help =
             String::from("make it on the thread that uses it, or send messages to the one that made it");
@@ -160,8 +160,17 @@ impl<T> ThreadBound<T> {
     }
 }
 
+/// A bound value, by its type, as a sentence about its owner begins; `()` stands for what it is a field of.
+pub(super) fn of(name: &str) -> String {
+    match name {
+        "()" => "what belongs to".into(),
+        name => format!("{name} of"),
+    }
+}
+
 /// What is known with async debug off.
-fn wrong_words(what: &str, made: &Location<'_>, used: &Location<'_>) -> String {
+fn wrong_words(name: &str, made: &Location<'_>, used: &Location<'_>) -> String {
+    let what = if name == "()" { "a value" } else { name };
     format!(
         "birthmark: wrong-thread: {what} was used on another thread than the one that made it: made {made}, used {used}; \
          BIRTHMARK_ASYNC_DEBUG=1 adds both stacks"

@@ -247,6 +247,29 @@ pub(crate) fn traceback(stack: &[usize]) -> Traceback {
     resolve::traceback(&RawStack { addresses: stack.into(), user_frames: n, depth: Depth::Exactly(n) })
 }
 
+/// The last place before this one in the same function that belongs to a line; this one, where there is none near. Only for an
+/// instruction that was interrupted: a call's line is its own. Ordinary code, on a thread of ours.
+#[cfg(feature = "tokio")]
+pub(crate) fn nearest_line(address: usize) -> usize {
+    nearest(address, |address| {
+        let frames = resolve::logical(address);
+        let frame = frames.last()?;
+        Some((frame.function.clone()?, frame.file().map(|_| frame.line())?))
+    })
+}
+
+/// The same, by what is known of an address: its function, and its line, 0 for none.
+#[cfg(feature = "tokio")]
+fn nearest<F: PartialEq>(address: usize, of: impl Fn(usize) -> Option<(F, u32)>) -> usize {
+    const BACK: usize = 64;
+    let Some((function, 0)) = of(address) else { return address };
+    let before = (1..=BACK).map_while(|back| {
+        let before = address.wrapping_sub(back);
+        of(before).filter(|(same, _)| *same == function).map(|(_, line)| (before, line))
+    });
+    before.into_iter().find(|(_, line)| *line != 0).map_or(address, |(before, _)| before)
+}
+
 /// Names for a stored stack. Ordinary code.
 pub(crate) fn named_stack(stack: &RawStack) -> Traceback {
     resolve::traceback(stack)
@@ -290,4 +313,28 @@ pub(crate) fn names_of(traceback: &Traceback) -> Vec<Named> {
             },
         })
         .collect()
+}
+
+#[cfg(all(test, feature = "tokio"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_without_a_line_is_shown_at_the_last_line_before_it_in_its_function() {
+        // 10..20: f, of which 14.. has no line; 20..: g, whose line comes later; 100..: h, far from its line.
+        let of = |address: usize| match address {
+            10..14 => Some(("f", 7)),
+            14..20 => Some(("f", 0)),
+            20..24 => Some(("g", 0)),
+            24..30 => Some(("g", 9)),
+            100 => Some(("h", 3)),
+            101..200 => Some(("h", 0)),
+            _ => None,
+        };
+        for (address, shown) in
+            [(12, 12), (14, 13), (19, 13), (21, 21), (25, 25), (164, 100), (165, 165), (500, 500)]
+        {
+            assert_eq!(nearest(address, of), shown, "{address}");
+        }
+    }
 }

@@ -144,7 +144,7 @@ fn still_held(before: u64, watched: &'static Location<'static>) {
 }
 
 fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> Warning {
-    let who = super::poll::who_here();
+    let (who, root) = super::poll::who_here();
     let mut help = format!(
         "drop the guard before the `.await`, or use `tokio::sync::{}`: whoever locks it meanwhile blocks its worker",
         taken.what
@@ -156,7 +156,7 @@ fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> W
             Row::place("locked", taken.place)
         }
     };
-    let rows = vec![locked, Row::place("watched", watched), Row::words("help", help)];
+    let rows = vec![locked, Row::place(super::poll::wrapped_by(root), watched), Row::words("help", help)];
     Warning::new(Kind::LockAcrossAwait, format!("{who} holds a {} while it waits", taken.what), rows)
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{
 };
 
 use super::warning::{Kind, Row, Warning};
-use super::{catching, heap, reporter, tokio as runtime};
+use super::{catching, heap, poll, reporter, tokio as runtime};
 use crate::mode;
 use crate::sys::line::{Line, line};
 
@@ -157,7 +157,10 @@ pub(crate) fn install() {
         std::panic::set_hook(Box::new(move |info| {
             runtime::panicked();
             let place = prepare(info);
+            // To print std's backtrace takes longer than a poll may, and the panic is the news.
+            let time = poll::our_time();
             before(info);
+            drop(time);
             // Armed last: the next block of this size on this thread is the payload's box.
             if let Some(place) = place {
                 arm(place, info.payload());

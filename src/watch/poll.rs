@@ -290,6 +290,8 @@ impl Drop for Entered {
 #[inline(never)]
 fn slow(slot: &'static Slot, passed: u64) -> bool {
     let p = &slot.poll;
+    // First of all: what follows allocates, too.
+    let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let limit = switch::limit();
     let seen = clock::span(passed);
     clock::limit_changed(limit);
@@ -305,7 +307,6 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     };
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return false };
-    let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let made = p.made.load(Relaxed) as *const Location<'static>;
     let case = p.case.load(Relaxed);
     let root = as_place(p.place.load(Relaxed)).is_some_and(Place::is_root);
@@ -325,10 +326,16 @@ fn who(root: bool) -> String {
     }
 }
 
-/// Who is polled on this thread, for a report: inside of a wrapped poll.
-pub(super) fn who_here() -> String {
+/// Who is polled on this thread, for a report, and whether it is a root future: inside of a wrapped poll.
+pub(super) fn who_here() -> (String, bool) {
     let slot = heap::register_thread();
-    who(!slot.shared && as_place(slot.poll.place.load(Relaxed)).is_some_and(Place::is_root))
+    let root = !slot.shared && as_place(slot.poll.place.load(Relaxed)).is_some_and(Place::is_root);
+    (who(root), root)
+}
+
+/// What wrapped a future, as its place is labelled.
+pub(super) fn wrapped_by(root: bool) -> &'static str {
+    if root { "run" } else { "watched" }
 }
 
 /// The report of a wrapped poll that has ended: exact.
@@ -357,7 +364,7 @@ fn ended(
     // What was told while it was stuck has its places already.
     if case == 0 {
         if let Some(made) = made {
-            rows.push(Row::place(if root { "run" } else { "watched" }, made));
+            rows.push(Row::place(wrapped_by(root), made));
         }
         match spawned {
             None if root => {}

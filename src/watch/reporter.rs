@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::sites::{self, Sites};
 use super::verdict::{Case, Verdict};
 use super::warning::{Row, Warning};
-use super::{catching, filter, filters, handler, heap, tally, trial, warnings};
+use super::{catching, filter, filters, handler, heap, poll, tally, trial, warnings};
 use crate::config::{Action, Level};
 use crate::report::record::{Report, Stack};
 use crate::report::repeats::TOLD;
@@ -222,6 +222,7 @@ fn filtered(seen: &filter::Seen<'_>) -> Action {
 
 /// What a check at a call panics with, names found at once; nothing where a filter ignores it.
 pub(crate) fn refusal(warning: &Warning) -> Option<String> {
+    let _time = poll::our_time();
     let report = report(warning, &heap::traceback);
     let ignored = sites::action(&report, warning, &filtered) == Action::Ignore;
     (!ignored).then(|| warnings::Warning::new(warning.kind, report).to_string())

@@ -35,7 +35,7 @@ pub use super::warning::Kind;
 pub use crate::config::{Action, Level};
 
 use super::catching::Catcher;
-use super::{filters, handler, heap, reporter, warning};
+use super::{filters, handler, heap, poll, reporter, warning};
 use crate::report::record::{self, Report};
 use crate::report::sink;
 use crate::report::text::{self, Style};
@@ -306,7 +306,9 @@ pub fn check() {
     if std::thread::panicking() {
         return;
     }
+    let time = poll::our_time(); // may be called in a poll
     reporter::flush(Duration::from_secs(2));
+    drop(time);
     let (errors, more) = reporter::take_errors();
     if errors.is_empty() {
         return;

@@ -27,6 +27,16 @@ pub(crate) struct Stuck {
 }
 
 impl Stuck {
+    /// The stack as reports show it: some instructions belong to no line, those of a loop's end for one, and a thread that computes
+    /// is found at them, too. Looks names up.
+    pub(crate) fn shown(&self) -> Vec<usize> {
+        let mut stack = self.stack.clone();
+        if let (Some(first), None) = (stack.first_mut(), self.call) {
+            *first = super::heap::nearest_line(*first);
+        }
+        stack
+    }
+
     /// `in futex`, the system call that it sits in; else `computing`.
     pub(crate) fn doing(&self) -> String {
         match self.call {
@@ -158,6 +168,49 @@ fn call_name(number: i64) -> String {
             (libc::SYS_sendto, "sendto"),
             (libc::SYS_sendmsg, "sendmsg"),
             (libc::SYS_epoll_pwait, "epoll_pwait"),
+            (libc::SYS_clone, "clone"),
+            (libc::SYS_clone3, "clone3"),
+            (libc::SYS_execve, "execve"),
+            (libc::SYS_close, "close"),
+            (libc::SYS_ioctl, "ioctl"),
+            (libc::SYS_fcntl, "fcntl"),
+            (libc::SYS_getdents64, "getdents64"),
+            (libc::SYS_statx, "statx"),
+            (libc::SYS_newfstatat, "newfstatat"),
+            (libc::SYS_ftruncate, "ftruncate"),
+            (libc::SYS_fallocate, "fallocate"),
+            (libc::SYS_unlinkat, "unlinkat"),
+            (libc::SYS_renameat2, "renameat2"),
+            (libc::SYS_mkdirat, "mkdirat"),
+            (libc::SYS_linkat, "linkat"),
+            (libc::SYS_mmap, "mmap"),
+            (libc::SYS_munmap, "munmap"),
+            (libc::SYS_mprotect, "mprotect"),
+            (libc::SYS_madvise, "madvise"),
+            (libc::SYS_msync, "msync"),
+            (libc::SYS_sync, "sync"),
+            (libc::SYS_syncfs, "syncfs"),
+            (libc::SYS_sync_file_range, "sync_file_range"),
+            (libc::SYS_sendfile, "sendfile"),
+            (libc::SYS_splice, "splice"),
+            (libc::SYS_copy_file_range, "copy_file_range"),
+            (libc::SYS_preadv, "preadv"),
+            (libc::SYS_pwritev, "pwritev"),
+            (libc::SYS_accept, "accept"),
+            (libc::SYS_shutdown, "shutdown"),
+            (libc::SYS_sendmmsg, "sendmmsg"),
+            (libc::SYS_recvmmsg, "recvmmsg"),
+            (libc::SYS_io_uring_enter, "io_uring_enter"),
+            (libc::SYS_semtimedop, "semtimedop"),
+            (libc::SYS_msgrcv, "msgrcv"),
+            (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
+            (libc::SYS_getrandom, "getrandom"),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_vfork, "vfork"),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_unlink, "unlink"),
+            #[cfg(target_arch = "x86_64")]
+            (libc::SYS_rename, "rename"),
             #[cfg(target_arch = "x86_64")]
             (libc::SYS_poll, "poll"),
             #[cfg(target_arch = "x86_64")]

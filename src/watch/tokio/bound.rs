@@ -232,6 +232,7 @@ impl Home {
     /// closes.
     #[cold]
     #[inline(never)]
+    #[track_caller]
     pub(crate) fn gone(&self, what: &str) {
         let Some(own) = self.runtime.get().filter(|_| self.watched && switch::on()) else { return };
         match Handle::try_current() {
@@ -268,6 +269,7 @@ pub(super) fn is_other(one: &Handle, other: &Handle) -> bool {
 
 #[cold]
 #[inline(never)]
+#[track_caller]
 fn wrong(what: &str, own: &Runtime, here: Option<&Handle>) {
     let told = {
         let _ours = heap::ours();
@@ -295,7 +297,7 @@ fn words(what: &str, own: &Runtime, here: Option<&Handle>) -> Warning {
         None => "outside of all runtimes".into(),
     };
     let home = named(own.end.as_ref().map(|end| end.owner()), test_of(&own.test, test.as_ref()));
-    let sentence = format!("{what} of {home}{state} was used {used}");
+    let sentence = format!("{} {home}{state} was used {used}", super::super::bound::of(what));
     let mut help = String::from(
         "make one in each runtime, not one in a `static`, or keep one runtime for all that share it",
     );

@@ -65,8 +65,11 @@ impl Spent {
     }
 }
 
-/// The name of a thread.
+/// The name of a thread, as std has it.
 pub(crate) fn name(tid: i32) -> String {
+    if i64::from(tid) == i64::from(crate::sys::process_id()) {
+        return "thread main".into(); // the system names it as the program
+    }
     match std::fs::read_to_string(format!("/proc/self/task/{tid}/comm")) {
         Ok(name) => format!("thread {}", name.trim_end()),
         Err(_) => format!("thread {tid}"),

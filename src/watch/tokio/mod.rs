@@ -354,13 +354,16 @@ pub(crate) fn may_poll_here() -> Option<bool> {
     Some(!matches!(words::own_budget(), Ok(None)))
 }
 
-/// Whether what runs on this stack is a poll that a worker or a root future waits for, as its names tell.
-pub(crate) fn holds_others(stack: &[usize]) -> bool {
+/// What is called a poll that a worker or a root future waits for, where the names of this stack tell that it is in one.
+pub(crate) fn poll_of(stack: &[usize]) -> Option<Option<String>> {
     let names = heap::names(stack);
-    match context::holds(&names, true) {
-        (Holds::Worker, inside) => context::polls_a_task(names.get(..inside).unwrap_or(&names)),
-        (holds, _) => holds == Holds::Root,
-    }
+    let (holds, inside) = context::holds(&names, true);
+    let inside = names.get(..inside).unwrap_or(&names);
+    let polls = match holds {
+        Holds::Worker => context::polls_a_task(inside),
+        holds => holds == Holds::Root,
+    };
+    polls.then(|| context::future_name(inside).map(str::to_owned))
 }
 
 /// What was found of tokio's insides, in words; nothing before anybody asked for them.

@@ -201,7 +201,7 @@ fn words(number: u64, waited: Duration, limit: Duration, jobs: Vec<(String, Stuc
     for (stuck, thread, n) in shown.into_iter().take(SHOWN) {
         let state = stuck.doing();
         let note = if n == 1 { format!("{thread}, {state}") } else { format!("{n} threads, {state}") };
-        rows.push(Row::stack("held by", stuck.stack).noted(note));
+        rows.push(Row::stack("held by", stuck.shown()).noted(note));
     }
     if more > 0 {
         rows.push(Row::words("more", format!("{more} other stacks")));

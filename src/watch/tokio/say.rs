@@ -74,7 +74,7 @@ fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
         poll.number
     );
     let mut rows = vec![
-        Row::stack("stuck in", poll.stuck.stack.clone()).noted(poll.thread.clone()),
+        Row::stack("stuck in", poll.stuck.shown()).noted(poll.thread.clone()),
         Row::words(
             "state",
             format!("{}; {} allocated meanwhile", poll.stuck.doing(), words_of_bytes(poll.allocated as i64)),
@@ -113,7 +113,8 @@ fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
 
 /// Tells that a poll that was told while stuck still is, and where it is now.
 pub(crate) fn still(number: u64, who: &str, exact: bool, took: Duration, limit: Duration, stuck: Stuck) {
-    reporter::tell(still_words(number, who, exact, took, limit, stuck));
+    let who = who.to_owned();
+    reporter::later(Box::new(move || Some(still_words(number, &who, exact, took, limit, stuck))));
 }
 
 fn still_words(
@@ -127,7 +128,7 @@ fn still_words(
     let least = if exact { "" } else { "at least " };
     let (took, limit) = (words_of_time(took), words_of_time(limit));
     let sentence = format!("{who} is still stuck, in one poll for {least}{took}, limit {limit} (#{number})");
-    let rows = vec![Row::stack("stuck in", stuck.stack)];
+    let rows = vec![Row::stack("stuck in", stuck.shown())];
     Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::GoesOn(number))
 }
 

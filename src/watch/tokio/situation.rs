@@ -75,7 +75,7 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
             looker.look(info.tid, ANSWER)
         });
         let Some(stuck) = looked else { continue };
-        let traceback = heap::traceback(&stuck.stack);
+        let traceback = heap::traceback(&stuck.shown());
         let mut names = heap::names_of(&traceback);
         // A dependency's frames alone are a way to wait: std's threads park by one of them.
         for (named, frame) in names.iter_mut().zip(traceback.all_frames()) {

@@ -125,7 +125,11 @@ fn words(group: &Group) -> Option<Warning> {
         (None, Some(at)) => rows.push(Row::place("spawned", at)),
         (None, None) => help += "; TRACEMALLOC=5 adds where it was spawned",
     }
-    let polled = first.polls().map_or_else(|_| String::new(), |n| format!(", polled {n} times"));
+    let polled = match first.polls() {
+        Ok(1) => ", polled once".into(),
+        Ok(n) => format!(", polled {n} times"),
+        Err(_) => String::new(),
+    };
     rows.push(Row::words("state", format!("{}{polled}", first.state())));
     rows.push(Row::words("help", help));
     Some(Warning::new(Kind::TaskLeak, sentence, rows).of_test(group.test))
