@@ -252,6 +252,10 @@ async fn body(program: &str) {
             })
             .await
             .unwrap();
+            tokio::time::sleep(MS * 50).await; // for what may be looked up
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+            println!("peak_kib={}", peak.split_whitespace().nth(1).unwrap());
         }
         "spawn_blocking" => {
             spawn_blocking(|| compute(MS * 400)).await.unwrap();
@@ -586,6 +590,14 @@ fn block_in_place_is_silent_and_so_is_a_block_on_inside() {
         silent(how, "block_in_place");
         silent(how, "block_on_in_place");
     }
+}
+
+#[test]
+fn what_is_silent_by_its_symbols_alone_loads_no_debug_information() {
+    let output = run("attached_mt block_on_in_place", &[DEBUG]);
+    let peak: u32 = output.said("peak_kib").parse().unwrap();
+    // Optimised, what says it may be inlined, and then debug information alone tells.
+    assert!(peak < 50 << 10 || !cfg!(debug_assertions), "{peak} KiB; with debug information over 80 MiB");
 }
 
 #[test]

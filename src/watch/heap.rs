@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::block::fork;
 use crate::thread::{self, Ours};
-use crate::trace::frame::{Owner, Traceback};
+use crate::trace::frame::{Frame, Owner, Traceback};
 use crate::trace::{Depth, RawStack, resolve};
 use crate::{mode, table, trace};
 
@@ -298,10 +298,22 @@ pub(crate) fn names(stack: &[usize]) -> Vec<Named> {
     names_of(&traceback(stack))
 }
 
+/// The same by the modules' symbols alone: nothing inlined, and no debug information is loaded, which takes 0.1 s and 70 MB the
+/// first time.
+#[cfg(feature = "tokio")]
+pub(crate) fn symbols(stack: &[usize]) -> Vec<Named> {
+    let frames: Vec<_> =
+        stack.iter().flat_map(|kept| resolve::look_up(*kept, resolve::Way::Symbols)).collect();
+    named(&frames)
+}
+
 /// The functions of a stack that has names.
 pub(crate) fn names_of(traceback: &Traceback) -> Vec<Named> {
-    traceback
-        .all_frames()
+    named(traceback.all_frames())
+}
+
+fn named(frames: &[Frame]) -> Vec<Named> {
+    frames
         .iter()
         .map(|f| Named {
             function: f.function().map(str::to_owned),

@@ -34,6 +34,13 @@ pub(crate) struct StuckPoll {
     pub test: u64,
 }
 
+impl StuckPoll {
+    /// Its worker goes on elsewhere: inlined without debug information, a `block_in_place` leaves no name.
+    fn goes_on(&self, holds: Holds) -> bool {
+        holds == Holds::Worker && self.still == Some(false)
+    }
+}
+
 /// What a poll is called before names are known.
 pub(crate) fn who(id: u64) -> String {
     if id == 0 { "the root future".into() } else { format!("task {id}") }
@@ -42,12 +49,14 @@ pub(crate) fn who(id: u64) -> String {
 /// Tells of a stuck poll.
 pub(crate) fn stuck(poll: StuckPoll) {
     reporter::later(Box::new(move || {
-        let names = heap::names(&poll.stuck.stack);
-        let (holds, inside) = context::holds(&names, poll.stuck.complete);
-        let nobody_waits = poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown)
-            // Inlined without debug information, a `block_in_place` leaves no name: its worker goes on elsewhere.
-            || holds == Holds::Worker && poll.still == Some(false);
-        if nobody_waits {
+        let holds = |names: &[Named]| context::holds(names, poll.stuck.complete);
+        // Most that nobody waits for are known by symbols alone.
+        let (quick, _) = holds(&heap::symbols(&poll.stuck.stack));
+        let known = poll.wrapped.is_none() && quick == Holds::Nobody || poll.goes_on(quick);
+        let names = if known { Vec::new() } else { heap::names(&poll.stuck.stack) };
+        let (holds, inside) = holds(&names);
+        let nobody = poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown);
+        if known || nobody || poll.goes_on(holds) {
             reporter::untold(poll.number);
             return None;
         }
