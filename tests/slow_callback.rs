@@ -277,7 +277,7 @@ async fn body(program: &str) {
         "unconstrained" => {
             tokio::spawn(tokio::task::unconstrained(async {
                 say_culprit();
-                compute(MS * 500);
+                compute(MS * 800);
             }))
             .await
             .unwrap();

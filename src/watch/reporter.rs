@@ -1,12 +1,12 @@
 //! The thread that finds names and writes reports, so that no worker waits for either.
 //!
 //! Made when there is something to say, from ordinary code; after a fork made again. At exit what is under way is finished,
-//! for at most two seconds. [`poke`] alone is called inside an allocation.
+//! for at most two seconds (see `flush`). [`poke`] alone is called inside an allocation.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{
-    AtomicPtr, AtomicUsize,
-    Ordering::{AcqRel, Acquire},
+    AtomicI32, AtomicPtr, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ struct Reporter {
     /// Jobs that aren't done.
     open: AtomicUsize,
     bell: Bell,
+    /// Its thread's id; 0 before it runs.
+    thread: AtomicI32,
 }
 
 static CURRENT: AtomicPtr<Reporter> = AtomicPtr::new(std::ptr::null_mut());
@@ -71,6 +73,7 @@ fn reporter() -> Option<&'static Reporter> {
         queue: Mutex::new(VecDeque::new()),
         sites: Sites::new(&TOLD),
         open: AtomicUsize::new(0),
+        thread: AtomicI32::new(0),
         bell: Bell::new(), // used only where it stays: a reporter is leaked
     }));
     if CURRENT.compare_exchange(seen, fresh, AcqRel, Acquire).is_err() {
@@ -100,7 +103,16 @@ fn reporter() -> Option<&'static Reporter> {
 }
 
 impl Reporter {
+    /// How long its thread has waited for a processor, where the kernel tells.
+    fn waited(&self) -> Duration {
+        #[cfg(feature = "tokio")]
+        return super::tokio::cpu::waited(self.thread.load(Relaxed)).unwrap_or_default();
+        #[cfg(not(feature = "tokio"))]
+        Duration::ZERO
+    }
+
     fn run(&self) {
+        self.thread.store(heap::thread_id(), Relaxed);
         loop {
             self.bell.wait();
             self.work();
@@ -196,12 +208,17 @@ pub(crate) fn poke() {
     }
 }
 
-/// Waits until everything under way is written, for at most `limit`.
+/// Waits until everything under way is written, for at most `limit`; on a busy machine longer by what the reporter waits for a
+/// processor, at most five times as long.
 pub(crate) fn flush(limit: Duration) {
     let Some(r) = ours() else { return };
     #[cfg(feature = "tokio")]
     super::tokio::settle();
-    let end = Instant::now() + limit;
+    let (begun, waited) = (Instant::now(), r.waited());
+    let in_time = || {
+        let passed = begun.elapsed();
+        passed < limit || passed < limit * 5 && passed < limit + r.waited().saturating_sub(waited)
+    };
     let open = || {
         #[cfg(feature = "tokio")]
         if super::panics::any_due() {
@@ -209,7 +226,7 @@ pub(crate) fn flush(limit: Duration) {
         }
         r.open.load(Acquire) != 0
     };
-    while open() && Instant::now() < end {
+    while open() && in_time() {
         r.bell.ring();
         std::thread::sleep(Duration::from_millis(1));
     }

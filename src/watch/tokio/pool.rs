@@ -162,7 +162,9 @@ fn may_begin(threads: &[(ThreadInfo, Option<Seen>)], jobs: &HashMap<i32, (u64, D
     let mut others = all
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|tid| !jobs.contains_key(tid) && !polls(*tid));
-    others.any(|tid| !cpu::sleeps(tid) && names.contains(&cpu::name(tid)))
+    // One that has just been made has the name of its maker until it gives itself its own.
+    let is_new = |tid| cpu::runs(tid).is_none_or(|runs| runs <= 1);
+    others.any(|tid| !cpu::sleeps(tid) && (is_new(tid) || names.contains(&cpu::name(tid))))
 }
 
 /// Whether the stack is in a blocking job of the program's.
