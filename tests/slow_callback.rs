@@ -378,6 +378,9 @@ fn child(asked: &str) {
             birthmark::tokio::attach(&tokio::runtime::Handle::current());
             whole.await;
         }),
+        "unattached" => {
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(whole);
+        }
         "forked" => {
             // The parent has a watchdog; a child made by a bare fork makes its own.
             birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, async {
@@ -633,6 +636,22 @@ fn a_process_that_is_stopped_and_continued_is_silent() {
             }
         });
         check_silent(how, "stopped", &output);
+    }
+}
+
+#[test]
+fn where_the_variable_was_set_and_no_runtime_attached_one_line_at_exit_says_so() {
+    let note = "birthmark: BIRTHMARK_ASYNC_DEBUG is set, and no runtime was attached";
+    let notes = |how: &str, variables: &[_]| {
+        let output = run(&format!("{how} idle"), variables);
+        (output.stderr.matches(note).count(), output.stderr.matches("birthmark").count())
+    };
+    let (told, lines) = notes("unattached", &[DEBUG]);
+    assert_eq!((told, lines), (1, 2), "the line names `birthmark::tokio::attach`, and nothing else is told");
+    assert_eq!(notes("unattached", &[("BIRTHMARK_DEV", "1")]).0, 0, "dev mode asks for all there is");
+    assert_eq!(notes("unattached", &[DEBUG, ("BIRTHMARK_REPORT", "level=warning")]).0, 0);
+    for how in ["attached_ct", "run_mt"] {
+        assert_eq!(notes(how, &[DEBUG]), (0, 0), "{how}");
     }
 }
 

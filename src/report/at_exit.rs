@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::{fatal, json, repeats, sink};
 use crate::block::facts::Found;
 use crate::block::{check, fault};
-use crate::config::settings;
+use crate::config::{Level, settings};
 use crate::mode::{HEAP, NAMING, mode};
 use crate::snapshot::{missing, missing_words, try_snapshot};
 use crate::sys::{self, STDERR, write_all};
 use crate::thread::Ours;
+
+const UNATTACHED: &str = "BIRTHMARK_ASYNC_DEBUG is set, and no runtime was attached, so its tasks weren't looked at: \
+     birthmark::tokio::attach(&tokio::runtime::Handle::current()) attaches one, with the feature `tokio`";
 
 extern "C" fn at_exit() {
     let mode = mode();
@@ -44,6 +47,18 @@ extern "C" fn at_exit() {
             json::count("summary", &words, count, std::process::id())
         } else {
             format!("birthmark: {words}")
+        };
+        sink::send(format!("{line}\n").as_bytes());
+    }
+    // Asked for by its own variable, not by dev mode, it has an answer.
+    if settings().watch.asked == Some(true)
+        && settings().report.level >= Level::Info
+        && !crate::watch::saw_a_runtime()
+    {
+        let line = if settings().report.json {
+            json::count("async-debug", UNATTACHED, 0, sys::process_id())
+        } else {
+            format!("birthmark: {UNATTACHED}")
         };
         sink::send(format!("{line}\n").as_bytes());
     }

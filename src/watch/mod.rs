@@ -96,6 +96,8 @@ pub use switch::{set_debug, set_slow_callback_duration};
 #[cfg(feature = "heap")]
 pub(crate) use tally::summary;
 #[cfg(feature = "heap")]
+pub(crate) use tasks::saw_a_runtime;
+#[cfg(feature = "heap")]
 pub(crate) use warning::Kind;
 #[cfg(feature = "heap")]
 pub use wrapped::{WatchExt, Watched, watched};

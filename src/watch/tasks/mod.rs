@@ -27,6 +27,15 @@ pub(crate) mod waits;
 
 pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree, Wait};
 
+/// Whether a runtime was attached or a future wrapped, on any executor, while async debug was on.
+pub(crate) fn saw_a_runtime() -> bool {
+    #[cfg(feature = "tokio")]
+    if super::tokio::was_attached() {
+        return true;
+    }
+    registry::any()
+}
+
 /// The task that this thread polls now: of nested wrapped futures the task that they are parts of. Nothing outside of all.
 ///
 /// ```

@@ -406,6 +406,11 @@ impl Place {
     }
 }
 
+/// Whether a future was ever registered.
+pub(crate) fn any() -> bool {
+    SERIALS.load(Relaxed) != 1
+}
+
 /// All that are registered, oldest first.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = places().filter_map(Place::read).collect();

@@ -319,6 +319,11 @@ pub(crate) fn switched_on() {
     }
 }
 
+/// Whether a runtime was ever attached.
+pub(crate) fn was_attached() -> bool {
+    ATTACHED.load(Relaxed)
+}
+
 /// A future was wrapped while async debug is on.
 pub(crate) fn wrapped() {
     if !WRAPPED.load(Relaxed) {
