@@ -192,6 +192,11 @@ impl Busy {
         }
     }
 
+    /// Whether every worker was parked at the last sample.
+    pub(crate) fn rests(&self) -> bool {
+        self.all.iter().all(|s| s.worker.parks % 2 == 1)
+    }
+
     /// The number of the last sample.
     pub(crate) fn samples(&self) -> u64 {
         self.samples
@@ -249,6 +254,10 @@ impl Busy {
 
     fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
         let before = std::mem::take(&mut self.same);
+        // Nobody asks for threads while every worker goes on.
+        if !self.all.iter().any(|s| s.worker.parks.is_multiple_of(2) && !s.for_long.is_zero()) {
+            return;
+        }
         for (info, seen) in
             threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
         {

@@ -56,6 +56,8 @@ pub(crate) struct Pools {
     jobs: HashMap<i32, (u64, Duration)>,
     /// By the runtime's number.
     asked: HashMap<u64, Asked>,
+    /// Of all attached runtimes.
+    workers: usize,
 }
 
 struct Asked {
@@ -86,13 +88,13 @@ impl Pools {
         let runtimes = busy::numbered();
         self.asked.retain(|number, _| runtimes.iter().any(|(other, _)| other == number));
         // A worker is a job itself, one that doesn't end.
-        let workers: usize = runtimes.iter().map(|(_, handle)| workers(handle)).sum();
+        self.workers = runtimes.iter().map(|(_, handle)| workers(handle)).sum();
         for (number, handle) in runtimes {
             let is_due = match self.asked.get_mut(&number) {
                 None => true,
                 Some(asked) => asked.step(credit, limit),
             };
-            if is_due && long > workers && !limit.is_zero() {
+            if is_due && long > self.workers && !limit.is_zero() {
                 let state = Arc::new(AtomicU8::new(QUEUED));
                 let canary = Canary(Arc::clone(&state));
                 // tokio panics where the system has no thread for it.
@@ -119,6 +121,14 @@ impl Pools {
                 }
             }
         }
+    }
+}
+
+impl Pools {
+    /// Whether no job is under way but the workers' own, and none of ours waits.
+    pub(crate) fn rest(&self) -> bool {
+        let waits = |asked: &Asked| asked.told.is_some() || asked.state.load(Acquire) == QUEUED;
+        self.jobs.len() <= self.workers && !self.asked.values().any(waits)
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct Turn {
+    /// What it had run when it was last seen waiting for events: while it runs no further, it still is.
+    waits: Option<Duration>,
     /// At the last sample, while it isn't seen waiting.
     before: Option<cpu::Spent>,
     /// The sample of the counters since which its time is counted.
@@ -101,16 +103,27 @@ impl Turns {
         }
         for n in 0..ASKED.min(resting.len()) {
             let tid = resting.get((self.next + n) % resting.len()).copied().unwrap_or_default();
+            let Some(turn) = self.all.get_mut(&tid) else { continue };
+            let ran = cpu::clock(tid);
+            if ran.is_some() && ran == turn.waits {
+                continue;
+            }
             let waits = at(tid).is_none_or(|at| matches!(at, At::Call(call) if is_wait(call)));
+            turn.waits = ran.filter(|_| waits);
             // Threads of our own drive nothing, and answer no signal.
             let ours = || cpu::name(tid).contains("birthmark-");
-            if let Some(turn) = self.all.get_mut(&tid).filter(|_| !waits && !ours()) {
+            if !waits && !ours() {
                 turn.before = Some(cpu::Spent::of(tid));
                 turn.since = busy.samples();
                 turn.runs = cpu::runs(tid).filter(|_| cpu::sleeps(tid));
             }
         }
         self.next = self.next.wrapping_add(ASKED);
+    }
+
+    /// Whether no thread may be in a turn that is slow.
+    pub(crate) fn rest(&self) -> bool {
+        self.all.values().all(|turn| turn.before.is_none())
     }
 
     /// Switched off: what is known of turns under way is told.

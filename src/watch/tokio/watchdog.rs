@@ -161,12 +161,60 @@ impl Case {
     }
 }
 
+/// Threads that poll nothing, and workers that are all parked: while that goes on a sample looks at each thread's words alone,
+/// which costs a hundredth of the rest.
+#[derive(Default)]
+struct Rest {
+    threads: Vec<(ThreadInfo, Option<Seen>)>,
+    /// Samples since it began.
+    samples: u32,
+}
+
+/// After so many samples at rest all is looked at.
+const RESTS: u32 = 4;
+
+impl Rest {
+    fn begin(&mut self, at_rest: bool, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
+        if !at_rest || threads.iter().any(|(_, seen)| seen.is_none_or(|seen| seen.budget.is_some())) {
+            threads.clear();
+        }
+        *self = Self { threads, samples: 1 };
+    }
+
+    /// Whether the same threads still poll nothing. `leave_out` says which don't count.
+    fn goes_on(&mut self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
+        if self.threads.is_empty() || self.samples == RESTS {
+            return false;
+        }
+        self.samples += 1;
+        let mut known = self.threads.iter();
+        let mut same = true;
+        heap::threads(&mut |info| {
+            if !same || leave_out(&info) {
+                return;
+            }
+            same = known.next().is_some_and(|(before, seen)| {
+                (before.slot, before.tid) == (info.slot, info.tid)
+                    && heap::hold(info.slot).is_some_and(|held| {
+                        held.info.tid == info.tid
+                            && held.published().current().is_none()
+                            && words::read(&held) == *seen
+                    })
+            });
+        });
+        same && known.next().is_none()
+    }
+}
+
 struct Watchdog {
     start: Instant,
     last: Instant,
     next: Instant,
     own_tid: i32,
-    own_waited: Duration,
+    own_waits: cpu::Waits,
+    /// Nothing where it wasn't asked at the last sample.
+    own_waited: Option<Duration>,
+    rest: Rest,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
     /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
@@ -181,6 +229,7 @@ impl Watchdog {
     fn new() -> Self {
         let now = Instant::now();
         let own_tid = heap::thread_id();
+        let own_waits = cpu::Waits::of(own_tid);
         let mut gone = Vec::new();
         heap::threads(&mut |info| gone.push((info.slot, info.tid)));
         gone.retain(|(_, tid)| !cpu::exists(*tid));
@@ -189,7 +238,9 @@ impl Watchdog {
             last: now,
             next: now,
             own_tid,
-            own_waited: cpu::waited(own_tid).unwrap_or_default(),
+            own_waited: Some(own_waits.so_far()),
+            rest: Rest::default(),
+            own_waits,
             looker: None,
             threads: HashMap::new(),
             gone,
@@ -224,12 +275,19 @@ impl Watchdog {
         std::thread::sleep(self.next - now);
         let now = Instant::now();
         clock::limit_changed(limit);
-        let own = cpu::waited(self.own_tid).unwrap_or_default();
-        let sure = sure + own.saturating_sub(self.own_waited);
+        let rests =
+            self.rest.goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
+        let own = (!rests).then(|| self.own_waits.so_far());
+        let waited =
+            own.zip(self.own_waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+        let sure = sure + waited;
         let credit = (now - self.last).min(sure);
         SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
         self.own_waited = own;
         self.last = now;
+        if rests {
+            return;
+        }
         let mut infos = Vec::new();
         heap::threads(&mut |info| infos.push(info));
         for watched in self.threads.values_mut() {
@@ -256,6 +314,11 @@ impl Watchdog {
         self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
+        let at_rest = self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
+            && self.busy.rests()
+            && self.turns.rest()
+            && self.pools.rest();
+        self.rest.begin(at_rest, busy);
     }
 
     /// Samples one thread: what it polls.
