@@ -2,6 +2,7 @@
 //!
 //! No lock: places are taken and given on any thread, and a fork's child finds them as whole as they were.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed},
@@ -50,6 +51,13 @@ impl<T: Sync> Slab<T> {
         if let Some(listed) = self.free.take(|listed| Some(&self.node(listed as usize - 1)?.next_free)) {
             return Some((listed - 1, &self.node(listed as usize - 1)?.place));
         }
+        self.take_another()
+    }
+
+    /// One that nobody had before.
+    #[cold]
+    #[inline(never)]
+    fn take_another(&self) -> Option<(u32, &'static T)> {
         let number = self.used.fetch_add(1, Relaxed);
         if number >= CHUNK * CHUNKS {
             self.used.store(CHUNK * CHUNKS, Relaxed);
@@ -58,10 +66,14 @@ impl<T: Sync> Slab<T> {
         let chunk = &self.chunks[number / CHUNK];
         if chunk.load(Acquire).is_null() {
             let _ours = heap::ours();
-            let node = |_| Node { next_free: AtomicU32::new(0), place: (self.empty)() };
-            let fresh = Box::into_raw(Box::new(std::array::from_fn(node)));
+            // Written where it lies: on the stack there may be no room for it.
+            let mut fresh: Box<[MaybeUninit<Node<T>>]> = Box::new_uninit_slice(CHUNK);
+            for node in &mut fresh {
+                node.write(Node { next_free: AtomicU32::new(0), place: (self.empty)() });
+            }
+            let fresh = Box::into_raw(fresh).cast::<[Node<T>; CHUNK]>();
             if chunk.compare_exchange(std::ptr::null_mut(), fresh, AcqRel, Acquire).is_err() {
-                // SAFETY: ours was never published.
+                // SAFETY: a box of CHUNK nodes, each of which is written, of which nobody else knows: it was never published.
                 drop(unsafe { Box::from_raw(fresh) });
             }
         }
@@ -79,5 +91,26 @@ impl<T: Sync> Slab<T> {
     pub(super) fn each(&self) -> impl Iterator<Item = &'static T> + '_ {
         let used = self.used.load(Acquire).min(CHUNK * CHUNKS);
         (0..used).filter_map(|n| Some(&self.node(n)?.place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_made_on_a_small_stack_and_the_one_that_was_given_back_last_comes_first() {
+        struct Large([AtomicU32; 1024]);
+        static LARGE: Slab<Large> = Slab::new(|| Large([const { AtomicU32::new(7) }; 1024]));
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let taken = small.spawn(|| {
+            let (first, place) = LARGE.take().unwrap();
+            let (second, _) = LARGE.take().unwrap();
+            LARGE.give(first);
+            assert_eq!(LARGE.take().unwrap().0, first);
+            assert!(place.0.iter().all(|word| word.load(Relaxed) == 7));
+            (first, second)
+        });
+        assert_eq!((taken.unwrap().join().unwrap(), LARGE.each().count()), ((0, 1), 2));
     }
 }
