@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::task::soon;
+use super::tasks::spotted::LAST_CLOSING;
 use super::tokio::future_type;
 use super::warning::{Kind, Row, Warning};
 use super::{heap, reporter};
@@ -39,6 +40,8 @@ pub(crate) enum Closed {
 #[derive(Debug)]
 pub(crate) struct Closing {
     what: Closed,
+    /// By which the tasks that it has found know it; 0: by none.
+    number: u64,
     facts: Mutex<Facts>,
 }
 
@@ -49,6 +52,8 @@ struct Facts {
     more: usize,
     /// Wrapped tasks of which it isn't known yet whether they are lost.
     open: usize,
+    /// No more will be found.
+    counted: bool,
     told: bool,
 }
 
@@ -93,40 +98,55 @@ impl Facts {
 
 impl Closing {
     pub(crate) fn new(what: Closed) -> Arc<Self> {
-        Arc::new(Self { what, facts: Mutex::default() })
+        let Some(mut open) = soon(&OPEN) else {
+            return Arc::new(Self { what, number: 0, facts: Mutex::default() });
+        };
+        let is_free = |number: &u64| open.iter().all(|other| other.number != *number);
+        let number = (1..=LAST_CLOSING).find(is_free).unwrap_or(0);
+        let closing = Arc::new(Self { what, number, facts: Mutex::default() });
+        open.push(Arc::clone(&closing));
+        closing
     }
 
-    /// The tasks that are lost for sure, and how many will be heard of by [`settle`](Self::settle); told when none is open.
-    pub(crate) fn counted(self: &Arc<Self>, lost: Vec<Lost>, open: usize) {
+    /// By which the tasks that it finds may be marked for [`settle`]; nothing where there are too many others.
+    pub(crate) fn number(&self) -> Option<u64> {
+        (self.number != 0).then_some(self.number)
+    }
+
+    /// The tasks that are lost for sure, and how many will be heard of by [`settle`]; told when none is open.
+    pub(crate) fn counted(&self, lost: Vec<Lost>, open: usize) {
         let done = {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             lost.into_iter().for_each(|lost| facts.add(lost));
             // Those that were settled meanwhile have been subtracted.
             facts.open = facts.open.wrapping_add(open);
+            facts.counted = true;
             facts.open == 0
         };
         if done {
-            self.tell();
-        } else if let Some(mut all) = soon(&OPEN) {
+            self.ends();
+        } else {
             reporter::stand_by(); // it ends what is open at exit
-            all.push(Arc::clone(self));
         }
     }
 
     /// One of the open tasks is lost, or has ended.
-    pub(crate) fn settle(&self, lost: Option<Lost>) {
-        let _ours = heap::ours();
+    fn settle(&self, lost: Option<Lost>) {
         let done = {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             lost.into_iter().for_each(|lost| facts.add(lost));
             facts.open = facts.open.wrapping_sub(1);
-            facts.open == 0
+            facts.counted && facts.open == 0
         };
         if done {
-            self.tell();
-            if let Some(mut all) = soon(&OPEN) {
-                all.retain(|closing| !std::ptr::eq(&**closing, self));
-            }
+            self.ends();
+        }
+    }
+
+    fn ends(&self) {
+        self.tell();
+        if let Some(mut all) = soon(&OPEN) {
+            all.retain(|closing| !std::ptr::eq(&**closing, self));
         }
     }
 
@@ -136,6 +156,15 @@ impl Closing {
             let what = self.what;
             reporter::later(Box::new(move || words(what, groups, more, &heap::traceback)));
         }
+    }
+}
+
+/// A task that was found by the closing of this number is lost, or has ended.
+pub(crate) fn settle(number: u64, lost: impl FnOnce() -> Option<Lost>) {
+    let _ours = heap::ours();
+    let find = |open: &Vec<Arc<Closing>>| open.iter().find(|closing| closing.number == number).cloned();
+    if let Some(closing) = soon(&OPEN).and_then(|open| find(&open)) {
+        closing.settle(lost());
     }
 }
 

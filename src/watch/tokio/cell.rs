@@ -139,6 +139,17 @@ pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
     })
 }
 
+/// The id of the task whose cell begins at `cell`, if one does. The address may be any.
+pub(crate) fn id_in(cell: usize) -> Option<u64> {
+    let shape = SHAPE.get()?;
+    if cell == 0 {
+        return None;
+    }
+    let offset = id_offset_of(word(cell.checked_add(shape.vtable_at)?)?, shape.id_index)?;
+    let id = word(cell.checked_add(offset)?)? as u64;
+    (id != 0).then_some(id)
+}
+
 /// The table of functions of the task at `cell`: the same for tasks that were spawned in one place of the code alone.
 pub(crate) fn table(cell: usize) -> Option<usize> {
     word(cell.checked_add(SHAPE.get()?.vtable_at)?)

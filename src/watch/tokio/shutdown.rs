@@ -21,7 +21,9 @@ use ::tokio::runtime::{Handle, RuntimeFlavor};
 use ::tokio::task::JoinHandle;
 
 use super::super::destroyed::{Closed, Closing, Lost};
-use super::super::task::{self, Task, soon};
+use super::super::task::soon;
+use super::super::tasks::registry::Ticket;
+use super::super::tasks::spotted::spotted;
 use super::super::{heap, switch, trial};
 use super::busy::Ours;
 use super::pool::Canary;
@@ -250,14 +252,23 @@ pub(super) fn before_a_local_spawn() {
     }
 }
 
-/// A wrapped task was spawned.
-pub(super) fn spawned<T>(task: &Task, handle: &JoinHandle<T>, is_local: bool) {
-    let Some(owner) = cell::owner_of_handle(handle) else { return };
-    task.spawned(words::number(handle.id()), cell::of_handle(handle), owner);
-    // The thread is in another runtime than it was: that one is seen from its second wrapped task on.
-    if NEWEST.load(Acquire) != owner
-        && soon(&OPEN).is_some_and(|all| all.iter().all(|guarded| guarded.owner != owner))
-    {
+/// A wrapped task was spawned, the ticket's.
+pub(super) fn spawned<T>(ticket: &Ticket, handle: &JoinHandle<T>, is_local: bool) {
+    if heap::tells_debug() {
+        ticket.started(words::number(handle.id()));
+    }
+    let owner = cell::owner_of_handle(handle).filter(|owner| ticket.lies_at(cell::of_handle(handle), *owner));
+    let Some(owner) = owner else { return ticket.is_task(words::number(handle.id())) };
+    if NEWEST.load(Acquire) != owner {
+        spawned_elsewhere(owner, is_local);
+    }
+}
+
+/// Perhaps the thread is in another runtime than it was: that one is seen from its second wrapped task on.
+#[cold]
+#[inline(never)]
+fn spawned_elsewhere(owner: u64, is_local: bool) {
+    if soon(&OPEN).is_some_and(|all| all.iter().all(|guarded| guarded.owner != owner)) {
         if is_local {
             guard_local();
         } else if let Ok(handle) = Handle::try_current() {
@@ -318,14 +329,17 @@ impl Guarded {
         let closing = Closing::new(self.what);
         let mut open = 0;
         let mut wrapped = HashSet::new();
-        task::each(&mut |task| {
-            let Some(cell) = task.cell_of(self.owner) else { return };
+        for task in spotted() {
+            let Some(cell) = task.cell_of(self.owner) else { continue };
+            let Some(seen) = cell::look(cell, self.owner) else { continue };
             wrapped.insert(cell);
-            if cell::look(cell, self.owner).is_some_and(|seen| !seen.cancelled && !seen.complete) {
-                task.found_by(&closing);
+            if !seen.cancelled
+                && !seen.complete
+                && closing.number().is_some_and(|number| task.found_by(number))
+            {
                 open += 1;
             }
-        });
+        }
         let lost = self.plain(&wrapped);
         closing.counted(lost, open);
     }
@@ -391,7 +405,7 @@ pub(super) fn counts() -> bool {
 
 /// The futures that are marked as daemons.
 struct Daemons {
-    futures: HashSet<usize>,
+    futures: HashSet<u64>,
     /// The tasks that poll them; 0: one was never polled.
     tasks: HashSet<u64>,
 }
@@ -399,12 +413,10 @@ struct Daemons {
 impl Daemons {
     fn now() -> Self {
         let mut all = Self { futures: HashSet::new(), tasks: HashSet::new() };
-        task::each(&mut |task| {
-            if task.is_daemon() {
-                all.futures.insert(std::ptr::from_ref(task) as usize);
-                all.tasks.insert(task.id());
-            }
-        });
+        for task in spotted().filter(|task| task.is_daemon()) {
+            all.futures.insert(task.serial());
+            all.tasks.insert(task.id());
+        }
         all
     }
 
