@@ -26,7 +26,8 @@ pub(crate) struct Lost {
     /// The wrapped future's type.
     pub name: Option<&'static str>,
     pub made: Option<&'static Location<'static>>,
-    pub spawned: Option<Vec<usize>>,
+    /// By its trace, 0: not known.
+    pub spawned: u32,
 }
 
 /// What has closed.
@@ -58,15 +59,17 @@ struct Facts {
 }
 
 /// What tasks have in common that are the same to begin with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Way {
     name: Option<&'static str>,
     made: Option<&'static Location<'static>>,
-    spawned: Option<Vec<usize>>,
+    spawned: u32,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Group {
+    /// Of the spawn, taken from the first of them: traces may be cleared before there are words.
+    stack: Option<Vec<usize>>,
     count: usize,
     /// The least of their ids.
     first: u64,
@@ -77,12 +80,17 @@ static OPEN: Mutex<Vec<Arc<Closing>>> = Mutex::new(Vec::new());
 
 impl Facts {
     fn add(&mut self, lost: Lost) {
+        self.add_with(lost, &heap::stack_of);
+    }
+
+    fn add_with(&mut self, lost: Lost, stack_of: &dyn Fn(u32) -> Option<Vec<usize>>) {
         let way = Way { name: lost.name, made: lost.made, spawned: lost.spawned };
         if self.groups.len() >= KEPT && !self.groups.contains_key(&way) {
             self.more += 1;
             return;
         }
-        let group = self.groups.entry(way).or_insert(Group { count: 0, first: lost.id });
+        let fresh = || Group { stack: stack_of(way.spawned), count: 0, first: lost.id };
+        let group = self.groups.entry(way).or_insert_with(fresh);
         group.count += 1;
         group.first = group.first.min(lost.id);
     }
@@ -191,7 +199,8 @@ struct Place {
     count: usize,
     first: u64,
     name: Option<String>,
-    way: Way,
+    stack: Option<Vec<usize>>,
+    made: Option<&'static Location<'static>>,
 }
 
 /// The report; nothing where every task is a dependency's.
@@ -207,7 +216,7 @@ fn words(
     // Plain tasks of which nothing was kept.
     let mut nowhere: Option<Group> = None;
     for (way, group) in groups {
-        let spawned = way.spawned.as_deref().map(names);
+        let spawned = group.stack.as_deref().map(names);
         let (key, name, owner) = match (&spawned, way.made) {
             (Some(stack), _) => {
                 let name = way.name.map(bare).or_else(|| type_of(stack));
@@ -222,7 +231,7 @@ fn words(
                 (format!("{}:{}", made.file(), made.line()), way.name.map(bare), owner)
             }
             (None, None) => {
-                let all = nowhere.get_or_insert(Group { count: 0, first: group.first });
+                let all = nowhere.get_or_insert(Group { first: group.first, ..Group::default() });
                 all.count += group.count;
                 continue;
             }
@@ -237,7 +246,10 @@ fn words(
         let key = (key, name.clone().unwrap_or_default());
         match places.iter_mut().find(|place| place.key == key) {
             Some(place) => place.count += group.count,
-            None => places.push(Place { key, count: group.count, first: group.first, name, way }),
+            None => {
+                let Group { stack, count, first } = group;
+                places.push(Place { key, count, first, name, stack, made: way.made });
+            }
         }
     }
     if places.is_empty() && nowhere.is_none() {
@@ -254,7 +266,7 @@ fn words(
     let mut is_untraced = nowhere.is_some();
     for place in places.into_iter().take(LISTED) {
         let who = who(place.count, place.first, place.name.as_deref());
-        rows.push(match (place.way.spawned, place.way.made) {
+        rows.push(match (place.stack, place.made) {
             (Some(stack), _) => Row { words: Some(format!("{who} in")), ..Row::stack("spawned", stack) },
             (None, Some(made)) => {
                 is_untraced = true;
@@ -404,12 +416,13 @@ mod tests {
     }
 
     fn lost(id: u64, stack: usize) -> Lost {
-        Lost { id, name: None, made: None, spawned: (stack != 0).then(|| vec![stack]) }
+        Lost { id, name: None, made: None, spawned: stack as u32 }
     }
 
     fn told(lost: Vec<Lost>) -> Option<Warning> {
         let mut facts = Facts::default();
-        lost.into_iter().for_each(|lost| facts.add(lost));
+        let stack_of = |n: u32| (n != 0).then(|| vec![n as usize]);
+        lost.into_iter().for_each(|lost| facts.add_with(lost, &stack_of));
         let (groups, more) = facts.take()?;
         assert!(facts.take().is_none(), "told once");
         words(Closed::Runtime, groups, more, &names)
@@ -453,7 +466,7 @@ mod tests {
     #[test]
     fn a_wrapped_task_has_its_place_and_type_without_tracing() {
         let made = Location::caller();
-        let wrapped = |id| Lost { id, name: Some("app::work::{{closure}}"), made: Some(made), spawned: None };
+        let wrapped = |id| Lost { id, name: Some("app::work::{{closure}}"), made: Some(made), spawned: 0 };
         let w = told(vec![wrapped(7), wrapped(9)]).unwrap();
         assert_eq!(
             w.rows[0].words.as_deref(),

@@ -51,12 +51,11 @@ fn answer_for_the_task() {
 }
 
 fn facts(task: &Gone) -> Lost {
-    Lost {
-        id: task.id(),
-        name: Some(task.name()),
-        made: Some(task.made()),
-        spawned: heap::trace_of(task.cell()).or_else(|| heap::stack_of(task.marked())),
-    }
+    let spawned = match heap::trace_number(task.cell()) {
+        0 => task.marked(),
+        number => number,
+    };
+    Lost { id: task.id(), name: Some(task.name()), made: Some(task.made()), spawned }
 }
 
 fn tell(task: &Gone) {

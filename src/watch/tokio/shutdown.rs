@@ -327,19 +327,16 @@ impl Guarded {
 
     fn count(&self) {
         let closing = Closing::new(self.what);
+        let tasks: Vec<_> = spotted().filter_map(|task| Some((task.cell_of(self.owner)?, task))).collect();
         let mut open = 0;
         let mut wrapped = HashSet::new();
-        for task in spotted() {
-            let Some(cell) = task.cell_of(self.owner) else { continue };
-            let Some(seen) = cell::look(cell, self.owner) else { continue };
+        cell::look_at_each(tasks, self.owner, |cell, task, seen| {
             wrapped.insert(cell);
-            if !seen.cancelled
-                && !seen.complete
-                && closing.number().is_some_and(|number| task.found_by(number))
-            {
+            let is_pending = !seen.cancelled && !seen.complete;
+            if is_pending && closing.number().is_some_and(|number| task.found_by(number)) {
                 open += 1;
             }
-        }
+        });
         let lost = self.plain(&wrapped);
         closing.counted(lost, open);
     }
@@ -347,12 +344,15 @@ impl Guarded {
     /// The pending tasks that aren't wrapped and that nobody can poll any more.
     fn plain(&self, wrapped: &HashSet<usize>) -> Vec<Lost> {
         let before = Daemons::now();
-        let mut cells = cell::of_owner(self.owner);
-        cells.retain(|cell| cell::table(*cell) != Some(self.table));
+        let cells = cell::of_owner(self.owner, wrapped, self.table);
         let look = || -> Vec<(usize, cell::Seen)> {
-            let seen = cells.iter().filter_map(|cell| Some((*cell, cell::look(*cell, self.owner)?)));
+            let mut all = Vec::with_capacity(cells.len());
+            cell::look_at_each(cells.iter().map(|cell| (*cell, ())), self.owner, |cell, (), seen| {
+                all.push((cell, seen));
+            });
             // Asked afterwards: what is left of a cell that was freed meanwhile may well look like one.
-            seen.filter(|(cell, _)| heap::is_block(*cell)).collect()
+            all.retain(|(cell, _)| heap::is_block(*cell));
+            all
         };
         let end = Instant::now() + PATIENCE;
         let seen = loop {
@@ -371,12 +371,17 @@ impl Guarded {
         if !before.futures.is_subset(&daemons.futures) {
             return Vec::new();
         }
-        let lost = seen.into_iter().filter(|(cell, seen)| {
+        let lost = seen.into_iter().filter(|(_, seen)| {
             let is_over = seen.cancelled || seen.complete || seen.running;
-            !(is_over || wrapped.contains(cell) || daemons.may_be(seen))
+            !(is_over || daemons.may_be(seen))
         });
-        lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) })
-            .collect()
+        lost.map(|(cell, seen)| Lost {
+            id: seen.id,
+            name: None,
+            made: None,
+            spawned: heap::trace_number(cell),
+        })
+        .collect()
     }
 }
 
