@@ -229,6 +229,7 @@ where
     if !switch::on() {
         return ::tokio::spawn(wrapped::for_a_task(future, Role::Task));
     }
+    wrapped(); // what a cell looks like must be known first
     shutdown::before_a_spawn();
     let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
@@ -286,6 +287,7 @@ where
     if !switch::on() {
         return ::tokio::task::spawn_local(wrapped::for_a_task(future, Role::Task));
     }
+    wrapped();
     shutdown::before_a_local_spawn();
     let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
