@@ -31,7 +31,37 @@ impl FreeList {
         None
     }
 
-    /// Gives the place with this number back, by its holder. `next`: where it keeps the next one.
+    /// Takes places that nobody has, as many as are free and at most `most`: the number of the first one, which keeps the next
+    /// one's number, and so on to the last, which keeps 0; and how many. `next`: as in [`take`](Self::take).
+    pub(crate) fn take_some<'p>(
+        &self,
+        most: u32,
+        next: impl Fn(u32) -> Option<&'p AtomicU32>,
+    ) -> Option<(u32, u32)> {
+        let mut head = self.0.load(Acquire);
+        while head as u32 != 0 {
+            let first = head as u32;
+            // What is read of places that others take meanwhile leads anywhere, and to nothing: the list has changed then.
+            let (mut last, mut many) = (next(first)?, 1_u32);
+            let mut after = last.load(Relaxed);
+            while many < most && after != 0 {
+                last = next(after)?;
+                after = last.load(Relaxed);
+                many = many.wrapping_add(1);
+            }
+            match self.0.compare_exchange(head, changed(head, after), AcqRel, Acquire) {
+                Ok(_) => {
+                    last.store(0, Relaxed);
+                    return Some((first, many));
+                }
+                Err(now) => head = now,
+            }
+        }
+        None
+    }
+
+    /// Gives the place with this number back, by its holder, or a chain of such that begins with it. `next`: where it, or the chain's
+    /// last one, keeps the next one.
     pub(crate) fn give(&self, number: u32, next: &AtomicU32) {
         let mut head = self.0.load(Acquire);
         loop {

@@ -60,6 +60,8 @@ pub(crate) struct Slot {
     pub ring: Ring,
     /// The wrapped poll that it is in.
     pub poll: crate::watch::poll::Published,
+    /// Places for wrapped futures. The next thread that has the slot goes on with them.
+    pub stock: crate::watch::tasks::stock::Stock,
     state: AtomicU32,
     held: AtomicU32,
 }
@@ -82,6 +84,7 @@ impl Slot {
             memo: UnsafeCell::new(Memo::new()),
             ring: Ring::new(),
             poll: crate::watch::poll::Published::new(),
+            stock: crate::watch::tasks::stock::Stock::new(),
             state: AtomicU32::new(FREE),
             held: AtomicU32::new(0),
         }

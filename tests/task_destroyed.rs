@@ -216,6 +216,17 @@ async fn body(program: &str) {
             let handle = birthmark::tokio::spawn(async { panic!("of the task") }.watched().must_complete());
             assert!(handle.await.is_err());
         }
+        "must_ends_off" => {
+            let mut completes = Box::pin(yield_now().watched().must_complete());
+            let mut panics = Box::pin(async { panic!("of the future") }.watched().must_complete());
+            birthmark::set_debug(false);
+            completes.as_mut().await;
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let polled = std::panic::AssertUnwindSafe(|| panics.as_mut().poll(&mut context));
+            assert!(std::panic::catch_unwind(polled).is_err());
+            birthmark::set_debug(true);
+            drop((completes, panics));
+        }
         other => panic!("no program {other}"),
     }
 }
@@ -532,6 +543,7 @@ fn what_ends_or_is_ended_on_purpose_is_silent() {
                 "other_runtime",
                 "must_completes",
                 "must_panics",
+                "must_ends_off",
             ] {
                 for variables in [[DEBUG, TRACED], [DEBUG, ("BIRTHMARK_MALLOC", "0")]] {
                     let program = format!("{way}_{flavour} {program}");

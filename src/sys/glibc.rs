@@ -122,6 +122,33 @@ pub(crate) fn read_unsure(address: usize, bytes: &mut [u8]) -> bool {
     })
 }
 
+/// So many places [`read_unsure_many`] reads at most.
+#[cfg(feature = "tokio")]
+pub(crate) const READ_MANY: usize = 256;
+
+/// Copies `N` bytes from each of the first addresses that are mapped: from how many.
+#[cfg(feature = "tokio")]
+pub(crate) fn read_unsure_many<const N: usize>(
+    addresses: impl Iterator<Item = usize>,
+    bytes: &mut [[u8; N]; READ_MANY],
+) -> usize {
+    let mut remote = [libc::iovec { iov_base: core::ptr::null_mut(), iov_len: N }; READ_MANY];
+    let mut many = 0_usize;
+    for (place, address) in remote.iter_mut().zip(addresses) {
+        place.iov_base = address as *mut c_void;
+        many = many.wrapping_add(1);
+    }
+    keep_errno(|| {
+        let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: many.wrapping_mul(N) };
+        // SAFETY: the kernel checks the remote ranges, `many` of which are filled in, and ends at the first that isn't readable;
+        // the local one has room for all of them.
+        let n = unsafe {
+            libc::process_vm_readv(libc::getpid(), &local, 1, remote.as_ptr(), many as libc::c_ulong, 0)
+        };
+        usize::try_from(n).map_or(0, |n| n.checked_div(N).unwrap_or(0))
+    })
+}
+
 /// Bytes left below `sp` on the signal stack that this thread runs on; nothing where it doesn't.
 pub(crate) fn signal_stack_room(sp: usize) -> Option<usize> {
     keep_errno(|| {

@@ -87,6 +87,8 @@ const NUMBER: u32 = 20;
 const LANES: usize = 64;
 const GROUPS: usize = 1 << 14;
 const PROBES: usize = 8;
+/// How many keys stand, or are about to, in another than their first place: mostly none, and then nobody looks any further.
+static ELSEWHERE: AtomicU32 = AtomicU32::new(0);
 const INDEX_BYTES: usize = LANES * GROUPS * 8;
 
 /// Distance from the thread pointer of the word in which the runtime keeps its present task's id, as a wrapping addition; 0: not
@@ -273,8 +275,11 @@ impl Account {
             return;
         }
         let (key, number) = (self.key.load(Relaxed), self.number.load(Relaxed));
-        for place in places(key) {
+        for (nth, place) in places(key).enumerate() {
             if place.compare_exchange(entry(key, number), 0, AcqRel, Relaxed).is_ok() {
+                if nth != 0 {
+                    ELSEWHERE.fetch_sub(1, Release);
+                }
                 break;
             }
         }
@@ -343,8 +348,12 @@ fn places(key: u64) -> impl Iterator<Item = &'static AtomicU64> {
 }
 
 /// All accounts of a key: more than one only where a signal handler made another while its thread made the first.
+///
+/// The account that a thread works on is counted in `ELSEWHERE` for whoever works on the task later: what hands tasks on orders that,
+/// too. Others may look a moment too early, as they may for the account itself.
 fn all_of(key: u64) -> impl Iterator<Item = &'static Account> {
-    places(key).filter_map(move |place| {
+    let looked = if ELSEWHERE.load(Acquire) == 0 { 1 } else { PROBES };
+    places(key).take(looked).filter_map(move |place| {
         let word = place.load(Acquire);
         (key != 0 && word >> NUMBER == key).then(|| by_number(word as u32 & ((1 << NUMBER) - 1))).flatten()
     })
@@ -373,10 +382,18 @@ fn make(key: u64, control: Control) -> Option<&'static Account> {
     account.renew(control);
     let state = account.beside.state.load(Relaxed);
     account.beside.state.store(state & !STATE | LIVE, Release);
-    for place in places(key) {
-        if place.load(Relaxed) == 0 && place.compare_exchange(0, entry(key, number), AcqRel, Relaxed).is_ok()
-        {
+    for (nth, place) in places(key).enumerate() {
+        if place.load(Relaxed) != 0 {
+            continue;
+        }
+        if nth != 0 {
+            ELSEWHERE.fetch_add(1, SeqCst); // first counted, then there
+        }
+        if place.compare_exchange(0, entry(key, number), AcqRel, Relaxed).is_ok() {
             return Some(account);
+        }
+        if nth != 0 {
+            ELSEWHERE.fetch_sub(1, Release);
         }
     }
     account.beside.state.store(state, Relaxed);
@@ -554,6 +571,25 @@ mod tests {
             assert_eq!((lookup(*key).is_none(), owner(*number)), (true, None));
         }
         assert_eq!(in_use(), before);
+    }
+
+    #[test]
+    fn a_key_whose_first_place_is_taken_is_found_elsewhere_as_long_as_it_is_there() {
+        let _alone = ALONE.lock();
+        let one = 1 << 42 | 3;
+        let first = find(line(), one, control()).expect("there is room").number.load(Relaxed);
+        let place = |key| std::ptr::from_ref(places(key).next().unwrap());
+        let other = (1..).map(|n| one + n * 64).find(|key| place(*key) == place(one)).unwrap();
+        let before = ELSEWHERE.load(SeqCst);
+        assert!(lookup(other).is_none());
+        let second = find(line(), other, control()).expect("there is room").number.load(Relaxed);
+        assert_eq!(ELSEWHERE.load(SeqCst), before + 1);
+        let number = |key| lookup(key).map(|a| a.number.load(Relaxed));
+        assert_eq!((number(one), number(other)), (Some(first), Some(second)));
+        ended(one, 0);
+        assert_eq!((number(one), number(other)), (None, Some(second)));
+        ended(other, 0);
+        assert_eq!((number(other), ELSEWHERE.load(SeqCst)), (None, before));
     }
 
     #[test]

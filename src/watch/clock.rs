@@ -49,13 +49,24 @@ fn nanos() -> u64 {
 }
 
 /// Starts measuring. Before the first poll that is timed.
+#[inline]
 pub(crate) fn begin() {
+    if BASE.get().is_none() {
+        begin_now();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn begin_now() {
     BASE.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
         EVEN.store(u64::from(even()), Relaxed);
-        Base { ticks: ticks(), instant: Instant::now() }
+        let base = Base { ticks: ticks(), instant: Instant::now() };
+        base.limit(super::switch::limit()); // whoever sees the base finds a limit
+        base
     });
-    limit_changed(super::switch::limit());
+    limit_changed(super::switch::limit()); // it may have changed meanwhile
 }
 
 /// The span of so many ticks.
@@ -73,15 +84,22 @@ pub(crate) fn quick(ticks_passed: u64) -> bool {
 
 /// Works out [`quick`] for a limit. Again once the rate is known better.
 pub(crate) fn limit_changed(limit: Duration) {
-    let Some(base) = BASE.get() else { return };
-    let (ticks, clock) = (ticks().saturating_sub(base.ticks), base.instant.elapsed());
-    let quick = if clock < Duration::from_millis(5) {
-        // The rate isn't known yet: no counter is slower than this.
-        limit.as_nanos() / 100
-    } else {
-        limit.as_nanos() * u128::from(ticks) / clock.as_nanos() * 98 / 100
-    };
-    QUICK.store(u64::try_from(quick).unwrap_or(u64::MAX), Relaxed);
+    if let Some(base) = BASE.get() {
+        base.limit(limit);
+    }
+}
+
+impl Base {
+    fn limit(&self, limit: Duration) {
+        let (ticks, clock) = (ticks().saturating_sub(self.ticks), self.instant.elapsed());
+        let quick = if clock < Duration::from_millis(5) {
+            // The rate isn't known yet: no counter is slower than this.
+            limit.as_nanos() / 100
+        } else {
+            limit.as_nanos() * u128::from(ticks) / clock.as_nanos() * 98 / 100
+        };
+        QUICK.store(u64::try_from(quick).unwrap_or(u64::MAX), Relaxed);
+    }
 }
 
 #[cfg(test)]

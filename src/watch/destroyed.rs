@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::task::soon;
+use super::tasks::spotted::LAST_CLOSING;
 use super::tokio::future_type;
 use super::warning::{Kind, Row, Warning};
 use super::{heap, reporter};
@@ -25,7 +26,8 @@ pub(crate) struct Lost {
     /// The wrapped future's type.
     pub name: Option<&'static str>,
     pub made: Option<&'static Location<'static>>,
-    pub spawned: Option<Vec<usize>>,
+    /// By its trace, 0: not known.
+    pub spawned: u32,
 }
 
 /// What has closed.
@@ -39,6 +41,8 @@ pub(crate) enum Closed {
 #[derive(Debug)]
 pub(crate) struct Closing {
     what: Closed,
+    /// By which the tasks that it has found know it; 0: by none.
+    number: u64,
     facts: Mutex<Facts>,
 }
 
@@ -49,19 +53,23 @@ struct Facts {
     more: usize,
     /// Wrapped tasks of which it isn't known yet whether they are lost.
     open: usize,
+    /// No more will be found.
+    counted: bool,
     told: bool,
 }
 
 /// What tasks have in common that are the same to begin with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Way {
     name: Option<&'static str>,
     made: Option<&'static Location<'static>>,
-    spawned: Option<Vec<usize>>,
+    spawned: u32,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Group {
+    /// Of the spawn, taken from the first of them: traces may be cleared before there are words.
+    stack: Option<Vec<usize>>,
     count: usize,
     /// The least of their ids.
     first: u64,
@@ -72,12 +80,17 @@ static OPEN: Mutex<Vec<Arc<Closing>>> = Mutex::new(Vec::new());
 
 impl Facts {
     fn add(&mut self, lost: Lost) {
+        self.add_with(lost, &heap::stack_of);
+    }
+
+    fn add_with(&mut self, lost: Lost, stack_of: &dyn Fn(u32) -> Option<Vec<usize>>) {
         let way = Way { name: lost.name, made: lost.made, spawned: lost.spawned };
         if self.groups.len() >= KEPT && !self.groups.contains_key(&way) {
             self.more += 1;
             return;
         }
-        let group = self.groups.entry(way).or_insert(Group { count: 0, first: lost.id });
+        let fresh = || Group { stack: stack_of(way.spawned), count: 0, first: lost.id };
+        let group = self.groups.entry(way).or_insert_with(fresh);
         group.count += 1;
         group.first = group.first.min(lost.id);
     }
@@ -93,40 +106,55 @@ impl Facts {
 
 impl Closing {
     pub(crate) fn new(what: Closed) -> Arc<Self> {
-        Arc::new(Self { what, facts: Mutex::default() })
+        let Some(mut open) = soon(&OPEN) else {
+            return Arc::new(Self { what, number: 0, facts: Mutex::default() });
+        };
+        let is_free = |number: &u64| open.iter().all(|other| other.number != *number);
+        let number = (1..=LAST_CLOSING).find(is_free).unwrap_or(0);
+        let closing = Arc::new(Self { what, number, facts: Mutex::default() });
+        open.push(Arc::clone(&closing));
+        closing
     }
 
-    /// The tasks that are lost for sure, and how many will be heard of by [`settle`](Self::settle); told when none is open.
-    pub(crate) fn counted(self: &Arc<Self>, lost: Vec<Lost>, open: usize) {
+    /// By which the tasks that it finds may be marked for [`settle`]; nothing where there are too many others.
+    pub(crate) fn number(&self) -> Option<u64> {
+        (self.number != 0).then_some(self.number)
+    }
+
+    /// The tasks that are lost for sure, and how many will be heard of by [`settle`]; told when none is open.
+    pub(crate) fn counted(&self, lost: Vec<Lost>, open: usize) {
         let done = {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             lost.into_iter().for_each(|lost| facts.add(lost));
             // Those that were settled meanwhile have been subtracted.
             facts.open = facts.open.wrapping_add(open);
+            facts.counted = true;
             facts.open == 0
         };
         if done {
-            self.tell();
-        } else if let Some(mut all) = soon(&OPEN) {
+            self.ends();
+        } else {
             reporter::stand_by(); // it ends what is open at exit
-            all.push(Arc::clone(self));
         }
     }
 
     /// One of the open tasks is lost, or has ended.
-    pub(crate) fn settle(&self, lost: Option<Lost>) {
-        let _ours = heap::ours();
+    fn settle(&self, lost: Option<Lost>) {
         let done = {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             lost.into_iter().for_each(|lost| facts.add(lost));
             facts.open = facts.open.wrapping_sub(1);
-            facts.open == 0
+            facts.counted && facts.open == 0
         };
         if done {
-            self.tell();
-            if let Some(mut all) = soon(&OPEN) {
-                all.retain(|closing| !std::ptr::eq(&**closing, self));
-            }
+            self.ends();
+        }
+    }
+
+    fn ends(&self) {
+        self.tell();
+        if let Some(mut all) = soon(&OPEN) {
+            all.retain(|closing| !std::ptr::eq(&**closing, self));
         }
     }
 
@@ -136,6 +164,15 @@ impl Closing {
             let what = self.what;
             reporter::later(Box::new(move || words(what, groups, more, &heap::traceback)));
         }
+    }
+}
+
+/// A task that was found by the closing of this number is lost, or has ended.
+pub(crate) fn settle(number: u64, lost: impl FnOnce() -> Option<Lost>) {
+    let _ours = heap::ours();
+    let find = |open: &Vec<Arc<Closing>>| open.iter().find(|closing| closing.number == number).cloned();
+    if let Some(closing) = soon(&OPEN).and_then(|open| find(&open)) {
+        closing.settle(lost());
     }
 }
 
@@ -162,7 +199,8 @@ struct Place {
     count: usize,
     first: u64,
     name: Option<String>,
-    way: Way,
+    stack: Option<Vec<usize>>,
+    made: Option<&'static Location<'static>>,
 }
 
 /// The report; nothing where every task is a dependency's.
@@ -178,7 +216,7 @@ fn words(
     // Plain tasks of which nothing was kept.
     let mut nowhere: Option<Group> = None;
     for (way, group) in groups {
-        let spawned = way.spawned.as_deref().map(names);
+        let spawned = group.stack.as_deref().map(names);
         let (key, name, owner) = match (&spawned, way.made) {
             (Some(stack), _) => {
                 let name = way.name.map(bare).or_else(|| type_of(stack));
@@ -193,7 +231,7 @@ fn words(
                 (format!("{}:{}", made.file(), made.line()), way.name.map(bare), owner)
             }
             (None, None) => {
-                let all = nowhere.get_or_insert(Group { count: 0, first: group.first });
+                let all = nowhere.get_or_insert(Group { first: group.first, ..Group::default() });
                 all.count += group.count;
                 continue;
             }
@@ -208,7 +246,10 @@ fn words(
         let key = (key, name.clone().unwrap_or_default());
         match places.iter_mut().find(|place| place.key == key) {
             Some(place) => place.count += group.count,
-            None => places.push(Place { key, count: group.count, first: group.first, name, way }),
+            None => {
+                let Group { stack, count, first } = group;
+                places.push(Place { key, count, first, name, stack, made: way.made });
+            }
         }
     }
     if places.is_empty() && nowhere.is_none() {
@@ -225,7 +266,7 @@ fn words(
     let mut is_untraced = nowhere.is_some();
     for place in places.into_iter().take(LISTED) {
         let who = who(place.count, place.first, place.name.as_deref());
-        rows.push(match (place.way.spawned, place.way.made) {
+        rows.push(match (place.stack, place.made) {
             (Some(stack), _) => Row { words: Some(format!("{who} in")), ..Row::stack("spawned", stack) },
             (None, Some(made)) => {
                 is_untraced = true;
@@ -375,12 +416,13 @@ mod tests {
     }
 
     fn lost(id: u64, stack: usize) -> Lost {
-        Lost { id, name: None, made: None, spawned: (stack != 0).then(|| vec![stack]) }
+        Lost { id, name: None, made: None, spawned: stack as u32 }
     }
 
     fn told(lost: Vec<Lost>) -> Option<Warning> {
         let mut facts = Facts::default();
-        lost.into_iter().for_each(|lost| facts.add(lost));
+        let stack_of = |n: u32| (n != 0).then(|| vec![n as usize]);
+        lost.into_iter().for_each(|lost| facts.add_with(lost, &stack_of));
         let (groups, more) = facts.take()?;
         assert!(facts.take().is_none(), "told once");
         words(Closed::Runtime, groups, more, &names)
@@ -424,7 +466,7 @@ mod tests {
     #[test]
     fn a_wrapped_task_has_its_place_and_type_without_tracing() {
         let made = Location::caller();
-        let wrapped = |id| Lost { id, name: Some("app::work::{{closure}}"), made: Some(made), spawned: None };
+        let wrapped = |id| Lost { id, name: Some("app::work::{{closure}}"), made: Some(made), spawned: 0 };
         let w = told(vec![wrapped(7), wrapped(9)]).unwrap();
         assert_eq!(
             w.rows[0].words.as_deref(),

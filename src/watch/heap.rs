@@ -15,7 +15,11 @@ pub(crate) fn ours() -> Ours {
 
 /// Number of the trace that made the live block which holds `address`; 0 where that isn't known.
 pub(crate) fn trace_number(address: usize) -> u32 {
-    let trace = if address == 0 { None } else { table::block_at(address).and_then(|block| block.trace) };
+    // Not looked for where no stack could be shown for it.
+    if address == 0 || !trace::generation::control().on() {
+        return 0;
+    }
+    let trace = table::block_at(address).and_then(|block| block.trace);
     trace.map_or(0, |trace| trace.0.get())
 }
 
@@ -241,6 +245,48 @@ pub(crate) fn read_unsure(_address: usize, _bytes: &mut [u8]) -> bool {
     false
 }
 
+/// So much is read at each place at once.
+#[cfg(feature = "tokio")]
+pub(crate) const AT_ONCE: usize = 64;
+
+/// Copies what stands at these addresses, each with what goes with it, from memory that may not be mapped: visits those where it
+/// is.
+#[cfg(all(feature = "tokio", native))]
+pub(crate) fn read_unsure_each<T>(
+    places: impl IntoIterator<Item = (usize, T)>,
+    visit: &mut dyn FnMut(usize, T, &[u8; AT_ONCE]),
+) {
+    const MANY: usize = crate::sys::READ_MANY;
+    let mut places = places.into_iter();
+    let mut bytes = [[0; AT_ONCE]; MANY];
+    loop {
+        let some: Vec<(usize, T)> = places.by_ref().take(MANY).collect();
+        if some.is_empty() {
+            return;
+        }
+        let mut some = some.into_iter();
+        while let Some((first, with)) = some.next() {
+            let rest = some.as_slice();
+            let addresses = std::iter::once(first).chain(rest.iter().map(|(address, _)| *address));
+            let read = crate::sys::read_unsure_many(addresses, &mut bytes);
+            // Those that were read, and the next one, which wasn't: it is passed over.
+            let mut bytes = bytes.iter().take(read);
+            let Some(head) = bytes.next() else { continue };
+            visit(first, with, head);
+            for head in bytes {
+                let Some((address, with)) = some.next() else { break };
+                visit(address, with, head);
+            }
+        }
+    }
+}
+#[cfg(all(feature = "tokio", not(native)))]
+pub(crate) fn read_unsure_each<T>(
+    _places: impl IntoIterator<Item = (usize, T)>,
+    _visit: &mut dyn FnMut(usize, T, &[u8; AT_ONCE]),
+) {
+}
+
 /// Names for return addresses. Ordinary code, on a thread of ours.
 pub(crate) fn traceback(stack: &[usize]) -> Traceback {
     let n = stack.len() as u32;
@@ -348,5 +394,23 @@ mod tests {
         {
             assert_eq!(nearest(address, of), shown, "{address}");
         }
+    }
+
+    #[cfg(native)]
+    #[test]
+    fn of_many_places_those_that_are_mapped_are_read_each_with_what_goes_with_it() {
+        let all: Vec<[u8; AT_ONCE]> = (0..1000_u32).map(|n| [n as u8; AT_ONCE]).collect();
+        // Every third, the first and the last two aren't.
+        let is_there = |n: usize| !n.is_multiple_of(3) && n < 998;
+        let places = all.iter().enumerate().map(|(n, bytes)| {
+            let address = std::ptr::from_ref(bytes) as usize;
+            (if is_there(n) { address } else { 8 * n }, n)
+        });
+        let mut seen = Vec::new();
+        read_unsure_each(places, &mut |_, n, bytes| {
+            assert_eq!(*bytes, all[n]);
+            seen.push(n);
+        });
+        assert_eq!(seen, (0..1000).filter(|n| is_there(*n)).collect::<Vec<_>>());
     }
 }

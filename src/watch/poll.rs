@@ -251,11 +251,15 @@ pub(crate) fn inside() -> bool {
 
 /// The outermost registered poll that this thread is in.
 pub(crate) fn outermost() -> Option<&'static Place> {
-    let slot = heap::register_thread();
-    if slot.shared {
-        return None;
+    heap::register_thread().outermost_poll()
+}
+
+impl Slot {
+    /// The outermost registered poll that its thread, the caller's, is in.
+    #[inline]
+    pub(super) fn outermost_poll(&self) -> Option<&'static Place> {
+        if self.shared { None } else { as_place(self.poll.outermost.load(Relaxed)) }
     }
-    as_place(slot.poll.outermost.load(Relaxed))
 }
 
 impl Drop for Entered {

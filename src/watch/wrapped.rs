@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-#[cfg(feature = "tokio")]
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 #[cfg(feature = "tokio")]
-use super::task::{Task, Tasked};
-use super::tasks::registry::Registered;
+use super::tasks::registry::Ticket;
+use super::tasks::registry::{Place, Registered, Role};
 #[cfg(feature = "tokio")]
-use super::tasks::registry::{Role, Ticket};
+use super::tasks::spotted::{DAEMON, MUST_COMPLETE};
 use super::tasks::waits::{self, Waking};
 use super::unpolled::Unpolled;
 use super::{locks, poll, switch};
@@ -25,9 +23,6 @@ pub struct Watched<F> {
     /// Dropped before the future.
     unpolled: Unpolled,
     future: F,
-    /// Dropped after the future.
-    #[cfg(feature = "tokio")]
-    task: Tasked,
     /// Dropped after the future, which is a row in the list of tasks until then.
     registered: Registered,
 }
@@ -55,39 +50,26 @@ pub fn watched<F: Future>(future: F) -> Watched<F> {
         #[cfg(not(feature = "tokio"))]
         super::clock::begin();
         unpolled = Unpolled::new(made, std::any::type_name::<F>());
-        Registered::new::<F>(made)
+        Registered::new::<F>(Role::Future, made)
     } else {
         Registered::unseen()
     };
-    Watched {
-        made,
-        unpolled,
-        future,
-        #[cfg(feature = "tokio")]
-        task: Tasked::default(),
-        registered,
-    }
+    Watched { made, unpolled, future, registered }
 }
 
-/// As [`watched`], for a task or a root future, and what is kept of a task while async debug is on: one that is aborted or shut
-/// down before its first poll isn't forgotten.
+/// As [`watched`], for a task or a root future: one that is aborted or shut down before its first poll isn't forgotten.
 #[cfg(feature = "tokio")]
+#[inline]
 #[track_caller]
-pub(crate) fn for_a_task<F: Future>(future: F, role: Role) -> (Watched<F>, Option<Arc<Task>>) {
+pub(crate) fn for_a_task<F: Future>(future: F, role: Role) -> Watched<F> {
     let made = Location::caller();
-    let mut task = Tasked::default();
     let registered = if switch::on() {
         super::tokio::wrapped();
-        if role == Role::Task {
-            task = Tasked::new(made, std::any::type_name::<F>());
-        }
-        Registered::new::<F>(made)
+        Registered::new::<F>(role, made)
     } else {
         Registered::unseen()
     };
-    registered.set_role(role);
-    let known = task.task();
-    (Watched { made, unpolled: Unpolled::default(), future, task, registered }, known)
+    Watched { made, unpolled: Unpolled::default(), future, registered }
 }
 
 #[cfg(feature = "tokio")]
@@ -109,7 +91,9 @@ impl<F> Watched<F> {
     /// # });
     /// ```
     pub fn daemon(mut self) -> Self {
-        self.task.daemon(self.made, std::any::type_name::<F>());
+        if switch::on() {
+            self.registered.mark::<F>(DAEMON, self.made);
+        }
         self
     }
 
@@ -124,7 +108,9 @@ impl<F> Watched<F> {
     /// ```
     pub fn must_complete(mut self) -> Self {
         self.unpolled.settle();
-        self.task.must_complete(self.made, std::any::type_name::<F>());
+        if switch::on() {
+            self.registered.mark::<F>(MUST_COMPLETE, self.made);
+        }
         self
     }
 
@@ -160,50 +146,67 @@ impl<F: Future> Future for Watched<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let made = self.made;
         // SAFETY: `future` is pinned with the whole: it is never moved out, and there is no `Drop` and no `Unpin` of our own on
-        // the whole; `unpolled`, `task` and `registered` aren't pinned with it.
-        let (unpolled, future, task, registered) = unsafe {
+        // the whole; `unpolled` and `registered` aren't pinned with it.
+        let (unpolled, future, registered) = unsafe {
             let whole = self.get_unchecked_mut();
-            let future = Pin::new_unchecked(&mut whole.future);
-            #[cfg(feature = "tokio")]
-            let task = &whole.task;
-            #[cfg(not(feature = "tokio"))]
-            let task = &Alone;
-            (&mut whole.unpolled, future, task, &whole.registered)
+            (&mut whole.unpolled, Pin::new_unchecked(&mut whole.future), &whole.registered)
         };
-        task.poll(move || {
-            let place = registered.place();
-            if !switch::on() {
-                if let Some(place) = place {
-                    place.lose_waits();
-                }
-                return future.poll(cx);
-            }
+        let Some(place) = registered.place() else {
+            return poll_unregistered(made, unpolled, future, cx);
+        };
+        let unwinds = Unwinds(place);
+        let polled = if switch::on() {
             unpolled.settle();
-            let entered = poll::enter(made, waits::executors(cx.waker()), place);
+            let entered = poll::enter(made, waits::executors(cx.waker()), Some(place));
             let before = locks::last();
-            let polled = match place {
-                Some(place) => Waking::new(cx.waker(), place).poll(|cx| future.poll(cx)),
-                None => future.poll(cx),
-            };
+            let polled = Waking::new(cx.waker(), place).poll(|cx| future.poll(cx));
             if polled.is_ready() {
-                registered.done();
+                place.is_done(); // before the poll has ended: one that is neither polled nor done waits for something
             } else {
                 locks::pending(before, made);
             }
             drop(entered);
             polled
-        })
+        } else {
+            place.lose_waits();
+            let polled = future.poll(cx);
+            if polled.is_ready() {
+                place.is_done();
+            }
+            polled
+        };
+        std::mem::forget(unwinds);
+        polled
     }
 }
 
-/// Without tokio nothing more is kept of a task.
-#[cfg(not(feature = "tokio"))]
-struct Alone;
+/// A poll of a future that isn't registered: async debug was off when it was wrapped, or there was no room.
+#[inline]
+fn poll_unregistered<F: Future>(
+    made: &'static Location<'static>,
+    unpolled: &mut Unpolled,
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    if !switch::on() {
+        return future.poll(cx);
+    }
+    unpolled.settle();
+    let entered = poll::enter(made, waits::executors(cx.waker()), None);
+    let before = locks::last();
+    let polled = future.poll(cx);
+    if polled.is_pending() {
+        locks::pending(before, made);
+    }
+    drop(entered);
+    polled
+}
 
-#[cfg(not(feature = "tokio"))]
-impl Alone {
-    #[inline]
-    fn poll<T>(&self, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        poll()
+/// While it lives a poll is under way; dropped, it has panicked.
+struct Unwinds(&'static Place);
+
+impl Drop for Unwinds {
+    fn drop(&mut self) {
+        self.0.panics();
     }
 }

@@ -9,7 +9,8 @@
 //! [`GroupBy::SpawnSite`](crate::GroupBy::SpawnSite). A block is the task's that was polled when it was made or last
 //! reallocated: a task's own cell is its spawner's.
 //!
-//! Facts first: `registry` keeps the wrapped futures; `layout` measures what a cell looks like, and `cells` finds them; `gather`
+//! Facts first: `registry` keeps the wrapped futures, in places of a `slab` of which each thread has a `stock`, and `spotted` has what is
+//! said of those that are lost; `layout` measures what a cell looks like, and `cells` finds them; `gather`
 //! joins both, and what `memory` counts, to the plain data of `record`, for which `display` has words.
 
 #[cfg(feature = "tokio")]
@@ -23,6 +24,9 @@ pub(crate) mod memory;
 mod record;
 pub(crate) mod registry;
 mod slab;
+#[cfg(feature = "tokio")]
+pub(crate) mod spotted;
+pub(crate) mod stock;
 pub(crate) mod waits;
 
 pub use record::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tasks, Tree, Wait};

@@ -13,13 +13,18 @@ use std::sync::atomic::{
 use super::super::{clock, heap};
 use super::life;
 use super::slab::Slab;
+#[cfg(feature = "tokio")]
+use super::spotted::{Gone, cell_in, cell_word};
 use super::waits::Wait;
 use crate::table::accounts;
+use crate::thread::Slot;
 
 /// Set in a place's `tokio` word: which task polls it isn't known yet. The other bits are its serial.
-const UNKNOWN: u64 = 1 << 63;
+pub(super) const UNKNOWN: u64 = 1 << 63;
 /// Set in an encoded parent: a wrapped future by its serial, else a tokio task by its id.
 const SERIAL: u64 = 1 << 63;
+/// Bits of a place's `whose` below its serial.
+pub(super) const MARKS: u32 = 16;
 
 /// What a wrapped future is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,67 +39,93 @@ pub(crate) enum Role {
     Root,
 }
 
-/// A place in the registry.
+/// What all futures of a type have in common.
 #[derive(Debug)]
-#[repr(align(128))]
+pub(crate) struct Kind {
+    pub(super) name: fn() -> &'static str,
+    size: usize,
+}
+
+trait Type {
+    const KIND: &'static Kind;
+}
+
+impl<F> Type for F {
+    const KIND: &'static Kind = &Kind { name: std::any::type_name::<F>, size: size_of::<F>() };
+}
+
+/// A place in the registry: all that is kept of a wrapped future, a task's too. A future that is registered writes one cache line and
+/// part of a second.
+#[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Place {
-    /// Which future; 0: none. Written last, taken away first.
-    serial: AtomicU64,
-    role: AtomicU32,
-    made: AtomicUsize,
-    name: AtomicUsize,
-    name_length: AtomicUsize,
-    size: AtomicUsize,
+    /// Which future, by its serial, above its marks ([`MARKS`] bits); 0: none. Written last, taken away first.
+    pub(super) whose: AtomicU64,
+    /// Its type, a `&'static Kind`.
+    pub(super) kind: AtomicUsize,
+    pub(super) made: AtomicUsize,
     /// When it was wrapped, in ticks.
     since: AtomicU64,
     /// Who was polled on the thread that wrapped it.
     parent: AtomicU64,
     /// The tokio task that polled it last, 0: none did; or [`UNKNOWN`].
-    tokio: AtomicU64,
-    /// The wrapped future of the same task around the last poll, by its serial.
-    inside: AtomicU64,
+    pub(super) tokio: AtomicU64,
+    /// Where tokio keeps the task that was spawned with it: see [`Ticket::lies_at`]. Odd while that isn't known.
+    pub(super) cell: AtomicU64,
+    pub(super) role: AtomicU32,
+    /// Of the place, for ever.
+    number: u32,
     polls: AtomicU64,
     /// Ticks in polls that have ended.
     busy: AtomicU64,
     /// When the present poll began, 0: it is in none.
     polling: AtomicU64,
+    /// The wrapped future of the same task around the last poll, by its serial.
+    inside: AtomicU64,
     /// The data of the waker that it was polled with last.
     waker: AtomicUsize,
-    done: AtomicBool,
     /// The test that it was wrapped in.
     test: AtomicU64,
+    /// The stack that marked it, by its trace; 0: none.
+    pub(super) marked: AtomicU32,
+    pub(super) done: AtomicBool,
     /// A waker of it was kept unseen.
     lost: AtomicBool,
+    /// A poll of it has panicked.
+    pub(super) panicked: AtomicBool,
     waits: [Wait; 2],
 }
 
 static PLACES: Slab<Place> = Slab::new(Place::new);
-static SERIALS: AtomicU64 = AtomicU64::new(1);
+/// The last serial that any thread may give out by now.
+static SERIALS: AtomicU64 = AtomicU64::new(0);
 /// Futures that found no place.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 /// A future was wrapped while async debug was off.
 static UNSEEN: AtomicBool = AtomicBool::new(false);
 
 impl Place {
-    const fn new() -> Self {
+    const fn new(number: u32) -> Self {
         Self {
-            serial: AtomicU64::new(0),
-            role: AtomicU32::new(0),
+            whose: AtomicU64::new(0),
+            kind: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
-            name: AtomicUsize::new(0),
-            name_length: AtomicUsize::new(0),
-            size: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             parent: AtomicU64::new(0),
             tokio: AtomicU64::new(0),
-            inside: AtomicU64::new(0),
+            cell: AtomicU64::new(1),
+            role: AtomicU32::new(0),
+            number,
             polls: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             polling: AtomicU64::new(0),
+            inside: AtomicU64::new(0),
             waker: AtomicUsize::new(0),
-            done: AtomicBool::new(false),
             test: AtomicU64::new(0),
+            marked: AtomicU32::new(0),
+            done: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             waits: [const { Wait::inline() }; 2],
         }
     }
@@ -102,7 +133,7 @@ impl Place {
     /// Its present future.
     #[inline]
     pub(crate) fn serial(&self) -> u64 {
-        self.serial.load(Relaxed)
+        self.whose.load(Relaxed) >> MARKS
     }
 
     /// Room for wakers that are kept.
@@ -134,7 +165,7 @@ impl Place {
         self.tokio.store(id, Relaxed);
         // A `LocalSet` polls its tasks inside of another's poll: they are no parts of it.
         let outer = outer.filter(|outer| outer.tokio.load(Relaxed) == id);
-        self.inside.store(outer.map_or(0, |outer| outer.serial.load(Relaxed)), Relaxed);
+        self.inside.store(outer.map_or(0, Self::serial), Relaxed);
         self.polling.store(now, Release);
     }
 
@@ -143,16 +174,15 @@ impl Place {
     #[inline]
     pub(crate) fn key(&self, outermost: bool) -> Option<u64> {
         match self.tokio.load(Relaxed) {
-            0 => outermost.then(|| accounts::key_of_serial(self.serial.load(Relaxed))),
+            0 => outermost.then(|| accounts::key_of_serial(self.serial())),
             id => Some(id),
         }
     }
 
     /// Its future is no more: its account, if it has one, learns where it was made and, where no runtime's task tells it, that it
     /// has ended.
-    #[cold]
     fn close_account(&self) {
-        let (serial, made) = (self.serial.load(Relaxed), self.made.load(Relaxed));
+        let (serial, made) = (self.serial(), self.made.load(Relaxed));
         let (id, parent) = (self.tokio.load(Relaxed), self.parent.load(Relaxed));
         if id & UNKNOWN != 0 || self.inside.load(Relaxed) != 0 {
             return; // never polled, or a part of another
@@ -177,6 +207,18 @@ impl Place {
         self.busy.store(self.busy.load(Relaxed).wrapping_add(ticks), Relaxed);
         self.polling.store(0, Release);
     }
+
+    /// A poll of its future has panicked: what is dropped then isn't lost.
+    #[cold]
+    pub(crate) fn panics(&self) {
+        self.panicked.store(true, Relaxed);
+    }
+
+    /// Its future has given its output.
+    #[inline]
+    pub(crate) fn is_done(&self) {
+        self.done.store(true, Relaxed);
+    }
 }
 
 /// The tokio task that this thread polls, 0: none.
@@ -195,39 +237,47 @@ pub(super) fn places() -> impl Iterator<Item = &'static Place> {
 
 /// A future's place in the registry; nothing where async debug was off when it was wrapped.
 #[derive(Debug, Default)]
-pub(crate) struct Registered(Option<(u32, &'static Place)>);
+pub(crate) struct Registered(Option<&'static Place>);
 
 impl Registered {
     /// For a future of this type, wrapped there.
-    pub(crate) fn new<F>(made: &'static Location<'static>) -> Self {
+    #[inline]
+    pub(crate) fn new<F>(role: Role, made: &'static Location<'static>) -> Self {
+        Self::fill(role, made, <F as Type>::KIND)
+    }
+
+    fn fill(role: Role, made: &'static Location<'static>, kind: &'static Kind) -> Self {
         clock::begin();
         super::memory::begin();
-        let Some((number, place)) = PLACES.take() else {
+        let slot = heap::register_thread();
+        let place = if slot.shared { PLACES.take() } else { PLACES.take_from(&slot.stock) };
+        let Some(place) = place else {
             LEFT_OUT.fetch_add(1, Relaxed);
             return Self(None);
         };
-        let serial = SERIALS.fetch_add(1, Relaxed);
-        let name = std::any::type_name::<F>();
+        let serial =
+            if slot.shared { SERIALS.fetch_add(64, Relaxed) + 1 } else { slot.stock.serial(&SERIALS) };
         // Whoever read the serial of before sees that it is gone if it sees any of what follows.
         fence(Release);
-        place.role.store(Role::Future as u32, Relaxed);
+        place.kind.store(std::ptr::from_ref(kind) as usize, Relaxed);
         place.made.store(std::ptr::from_ref(made) as usize, Relaxed);
-        place.name.store(name.as_ptr() as usize, Relaxed);
-        place.name_length.store(name.len(), Relaxed);
-        place.size.store(size_of::<F>(), Relaxed);
         place.since.store(clock::ticks(), Relaxed);
-        place.parent.store(encoded(parent()), Relaxed);
+        place.parent.store(encoded(parent(slot)), Relaxed);
         place.tokio.store(UNKNOWN | serial, Relaxed);
-        place.inside.store(0, Relaxed);
+        place.cell.store(nowhere(serial), Relaxed);
+        place.role.store(role as u32, Relaxed);
         place.polls.store(0, Relaxed);
         place.busy.store(0, Relaxed);
         place.polling.store(0, Relaxed);
+        place.inside.store(0, Relaxed);
         place.waker.store(0, Relaxed);
+        place.test.store(if slot.shared { 0 } else { slot.poll.test() }, Relaxed);
+        place.marked.store(0, Relaxed);
         place.done.store(false, Relaxed);
         place.lost.store(false, Relaxed);
-        place.test.store(super::super::trial::here(), Relaxed);
-        place.serial.store(serial, Release);
-        Self(Some((number, place)))
+        place.panicked.store(false, Relaxed);
+        place.whose.store(serial << MARKS, Release);
+        Self(Some(place))
     }
 
     /// Async debug is off: the future isn't registered.
@@ -241,59 +291,76 @@ impl Registered {
 
     #[inline]
     pub(crate) fn place(&self) -> Option<&'static Place> {
-        self.0.map(|(_, place)| place)
+        self.0
     }
 
-    /// What it is, where that is known.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn set_role(&self, role: Role) {
-        if let Some((_, place)) = self.0 {
-            place.role.store(role as u32, Relaxed);
-        }
-    }
-
-    /// By which [`is_task`] knows it again.
+    /// By which what is found out once it was handed to tokio gets to it.
     #[cfg(feature = "tokio")]
     pub(crate) fn ticket(&self) -> Option<Ticket> {
-        self.0.map(|(_, place)| Ticket { place, unknown: place.tokio.load(Relaxed) })
-    }
-
-    /// It has given its output.
-    #[inline]
-    pub(crate) fn done(&self) {
-        if let Some((_, place)) = self.0 {
-            place.done.store(true, Relaxed);
-        }
+        self.0.map(|place| Ticket { place, serial: place.serial() })
     }
 }
 
 impl Drop for Registered {
     #[inline]
     fn drop(&mut self) {
-        let Some((number, place)) = self.0 else { return };
-        life::ends(place);
-        if accounts::any() {
-            place.close_account();
+        if let Some(place) = self.0 {
+            ends(place);
         }
-        place.serial.store(0, Release);
-        PLACES.give(number);
     }
+}
+
+/// The future in this place, which is the caller's, is no more.
+#[inline(never)]
+fn ends(place: &'static Place) {
+    life::ends(place);
+    if accounts::any() {
+        place.close_account();
+    }
+    #[cfg(feature = "tokio")]
+    if let Some(gone) = Gone::take(place) {
+        super::super::task::gone(&gone);
+    }
+    #[cfg(not(feature = "tokio"))]
+    place.whose.store(0, Release);
+    let slot = heap::register_thread();
+    if slot.shared { PLACES.give(place.number) } else { PLACES.give_to(&slot.stock, place.number) }
+}
+
+/// A place's `cell` while it isn't known: of another future it is another one.
+fn nowhere(serial: u64) -> u64 {
+    serial << 1 | 1
 }
 
 /// A future that was handed to tokio, and may have been polled, dropped and followed by another meanwhile.
 #[cfg(feature = "tokio")]
 pub(crate) struct Ticket {
     place: &'static Place,
-    unknown: u64,
+    serial: u64,
 }
 
 #[cfg(feature = "tokio")]
 impl Ticket {
     /// It is the task of this id, unless a poll has said so already.
+    #[cold]
     pub(crate) fn is_task(&self, id: u64) {
         // Serials differ, so the word of another future is another one.
-        let _ = self.place.tokio.compare_exchange(self.unknown, id, Relaxed, Relaxed);
-        life::started(self.place, self.unknown & !UNKNOWN, id);
+        let _ = self.place.tokio.compare_exchange(UNKNOWN | self.serial, id, Relaxed, Relaxed);
+    }
+
+    /// tokio keeps its task there, in this owner's list: whether there is room for that. Its id can be read there.
+    #[inline]
+    pub(crate) fn lies_at(&self, cell: usize, owner: u64) -> bool {
+        let word = cell_word(cell, owner);
+        if let Some(word) = word {
+            let _ = self.place.cell.compare_exchange(nowhere(self.serial), word, Release, Relaxed);
+        }
+        word.is_some()
+    }
+
+    /// It was spawned as the task of this id.
+    pub(crate) fn started(&self, id: u64) {
+        life::started(self.place, self.serial, id);
     }
 }
 
@@ -320,10 +387,10 @@ fn decoded(word: u64) -> Option<Who> {
     }
 }
 
-/// Who is polled on this thread.
-fn parent() -> Option<Who> {
+/// Who is polled on this thread, of which this is the slot.
+fn parent(slot: &Slot) -> Option<Who> {
     match own_id() {
-        0 => super::super::poll::outermost().map(|place| Who::Serial(place.serial.load(Relaxed))),
+        0 => slot.outermost_poll().map(|place| Who::Serial(place.serial())),
         id => Some(Who::Tokio(id)),
     }
 }
@@ -336,7 +403,9 @@ pub(crate) struct Row {
     pub made: &'static Location<'static>,
     pub name: &'static str,
     pub size: usize,
-    /// Ticks since it was wrapped.
+    /// When it was wrapped, in ticks.
+    pub since: u64,
+    /// Ticks since then.
     pub age: u64,
     pub parent: Option<Who>,
     /// The tokio task that polls it, 0: none. Nothing before that is known.
@@ -357,29 +426,28 @@ pub(crate) struct Row {
 
 impl Place {
     pub(crate) fn read(&self) -> Option<Row> {
-        let serial = self.serial.load(Acquire);
+        let serial = self.whose.load(Acquire) >> MARKS;
         if serial == 0 {
             return None;
         }
         let role = self.role.load(Relaxed);
-        let (made, name) = (self.made.load(Relaxed), self.name.load(Relaxed));
-        let (length, size) = (self.name_length.load(Relaxed), self.size.load(Relaxed));
+        let (made, kind) = (self.made.load(Relaxed), self.kind.load(Relaxed));
         let (since, parent) = (self.since.load(Relaxed), self.parent.load(Relaxed));
         let (tokio, inside) = (self.tokio.load(Relaxed), self.inside.load(Relaxed));
         let (polls, busy) = (self.polls.load(Relaxed), self.busy.load(Relaxed));
         let (polling, waker) = (self.polling.load(Relaxed), self.waker.load(Relaxed));
         let (done, test) = (self.done.load(Relaxed), self.test.load(Relaxed));
         let lost = self.lost.load(Relaxed);
+        let tokio = (tokio & UNKNOWN == 0).then_some(tokio);
+        // Not polled yet, but its cell tells; which lasts while the place is this future's.
+        #[cfg(feature = "tokio")]
+        let tokio = tokio.or_else(|| super::super::tokio::id_in(cell_in(self.cell.load(Acquire))));
         fence(Acquire);
-        if self.serial.load(Relaxed) != serial {
+        if self.serial() != serial {
             return None; // another future's by now
         }
-        // SAFETY: one future's words, as its serial shows: the address of a `&'static Location`, and the parts of a
-        // `&'static str`.
-        let (made, name) = unsafe {
-            let bytes = std::slice::from_raw_parts(name as *const u8, length);
-            (&*(made as *const Location<'static>), std::str::from_utf8_unchecked(bytes))
-        };
+        // SAFETY: one future's words, as its serial shows: the addresses of a `&'static Location` and of a `&'static Kind`.
+        let (made, kind) = unsafe { (&*(made as *const Location<'static>), &*(kind as *const Kind)) };
         let now = clock::ticks();
         Some(Row {
             serial,
@@ -389,11 +457,12 @@ impl Place {
                 _ => Role::Future,
             },
             made,
-            name,
-            size,
+            name: (kind.name)(),
+            size: kind.size,
+            since,
             age: now.saturating_sub(since),
             parent: decoded(parent),
-            tokio: (tokio & UNKNOWN == 0).then_some(tokio),
+            tokio,
             inside: (inside != 0).then_some(inside),
             polls,
             busy: busy.wrapping_add(if polling == 0 { 0 } else { now.saturating_sub(polling) }),
@@ -414,7 +483,8 @@ pub(crate) fn any() -> bool {
 /// All that are registered, oldest first.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = places().filter_map(Place::read).collect();
-    rows.sort_by_key(|row| row.serial);
+    // Threads take serials in advance.
+    rows.sort_by_key(|row| (row.since, row.serial));
     rows
 }
 
@@ -435,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_registered_future_is_a_row_until_it_is_dropped() {
-        let registered = Registered::new::<Mine>(Location::caller());
+        let registered = Registered::new::<Mine>(Role::Future, Location::caller());
         let read = row(&registered).unwrap();
         assert!(read.name.ends_with("::Mine") && read.made.file().ends_with("registry.rs"));
         assert_eq!((read.polls, read.polling, read.tokio), (0, false, None));
@@ -454,14 +524,17 @@ mod tests {
     #[cfg(feature = "tokio")]
     #[test]
     fn a_ticket_of_a_future_that_is_gone_marks_no_other() {
-        let first = Registered::new::<Mine>(Location::caller());
+        let first = Registered::new::<Mine>(Role::Future, Location::caller());
         let ticket = first.ticket().unwrap();
         let kept = first.place().unwrap();
         drop(first);
         // Places are used again, the newest first; other tests may have taken it.
-        let others: Vec<_> = (0..64).map(|_| Registered::new::<Mine>(Location::caller())).collect();
+        let others: Vec<_> =
+            (0..64).map(|_| Registered::new::<Mine>(Role::Future, Location::caller())).collect();
         ticket.is_task(99);
+        assert!(ticket.lies_at(4096, 7));
         assert!(others.iter().filter_map(row).all(|r| r.tokio.is_none()));
+        assert!(others.iter().all(|r| r.place().unwrap().cell.load(Relaxed) & 1 == 1));
         let again = others.iter().find(|r| std::ptr::eq(r.place().unwrap(), kept));
         if let Some(again) = again {
             again.ticket().unwrap().is_task(7);
@@ -470,13 +543,20 @@ mod tests {
     }
 
     #[test]
+    fn a_place_takes_four_cache_lines_and_a_future_holds_one_word_for_it() {
+        assert!(size_of::<Place>() + size_of::<u32>() <= 256);
+        assert_eq!(size_of::<Registered>(), size_of::<usize>());
+    }
+
+    #[test]
     fn places_are_shared_out_to_threads_without_mixing_them_up() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        let all: Vec<_> =
-                            (0..8).map(|_| Registered::new::<Mine>(Location::caller())).collect();
+                        let all: Vec<_> = (0..8)
+                            .map(|_| Registered::new::<Mine>(Role::Future, Location::caller()))
+                            .collect();
                         let mut serials: Vec<_> = all.iter().map(|r| row(r).unwrap().serial).collect();
                         serials.dedup();
                         assert_eq!(serials.len(), 8);

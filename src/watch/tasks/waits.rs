@@ -36,7 +36,7 @@ pub(super) struct Wait {
     /// The executor's waker. Written by who took the place, read by holders, moved out by the last.
     inner: UnsafeCell<MaybeUninit<Waker>>,
     /// Where it stands in [`MORE`].
-    number: AtomicU32,
+    number: u32,
 }
 
 // SAFETY: `inner` is written before any holder exists, by the one that changed `holders` from FREE; holders only share it; the
@@ -44,7 +44,7 @@ pub(super) struct Wait {
 unsafe impl Sync for Wait {}
 
 /// Those that found no room in their future's own place.
-static MORE: Slab<Wait> = Slab::new(|| Wait::new(0));
+static MORE: Slab<Wait> = Slab::new(Wait::new);
 
 impl Wait {
     const fn new(number: u32) -> Self {
@@ -53,7 +53,7 @@ impl Wait {
             stack: AtomicU32::new(0),
             serial: AtomicU64::new(0),
             inner: UnsafeCell::new(MaybeUninit::uninit()),
-            number: AtomicU32::new(number),
+            number,
         }
     }
 
@@ -93,10 +93,9 @@ impl Wait {
         self.serial.store(0, Release);
         // SAFETY: the last holder's: nobody else reads it, and nobody writes it before `holders` is FREE again.
         let inner = unsafe { (*self.inner.get()).assume_init_read() };
-        let number = self.number.load(Relaxed);
         self.holders.store(FREE, Release);
-        if number != INLINE {
-            MORE.give(number);
+        if self.number != INLINE {
+            MORE.give(self.number);
         }
         // Last: it may drop the task, which may do anything.
         drop(inner);
@@ -142,8 +141,7 @@ unsafe fn keep(data: *const ()) -> RawWaker {
     let wait = match waking.place.waits().iter().find(|wait| wait.taken()) {
         Some(wait) => wait,
         None => match MORE.take() {
-            Some((number, wait)) => {
-                wait.number.store(number, Relaxed);
+            Some(wait) => {
                 wait.holders.store(HELD, Relaxed);
                 wait
             }
@@ -239,7 +237,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
-    use super::super::registry::Registered;
+    use super::super::registry::{Registered, Role};
     use super::*;
 
     #[derive(Default)]
@@ -261,7 +259,7 @@ mod tests {
     fn each_waker_that_is_kept_is_a_wait_until_it_is_dropped_or_used() {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
-        let registered = Registered::new::<Mine>(Location::caller());
+        let registered = Registered::new::<Mine>(Role::Future, Location::caller());
         let place = registered.place().unwrap();
         let mut kept: Vec<Waker> = Vec::new();
         Waking::new(&waker, place).poll(|cx| {
@@ -288,12 +286,13 @@ mod tests {
     fn a_wait_that_outlives_its_future_is_not_the_next_ones() {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
-        let registered = Registered::new::<Mine>(Location::caller());
+        let registered = Registered::new::<Mine>(Role::Future, Location::caller());
         let first = registered.place().unwrap();
         let late = Waking::new(&waker, first).poll(|cx| cx.waker().clone());
         drop(registered);
         // Places are used again, the newest first; other tests may have taken it.
-        let others: Vec<_> = (0..64).map(|_| Registered::new::<Mine>(Location::caller())).collect();
+        let others: Vec<_> =
+            (0..64).map(|_| Registered::new::<Mine>(Role::Future, Location::caller())).collect();
         assert!(others.iter().all(|other| waits(other.place().unwrap()) == 0));
         late.wake();
         assert_eq!((woken.0.load(Relaxed), Arc::strong_count(&woken)), (1, 2));
@@ -308,7 +307,7 @@ mod tests {
                 let to = to.clone();
                 scope.spawn(move || {
                     let waker = Waker::from(Arc::clone(woken));
-                    let registered = Registered::new::<Mine>(Location::caller());
+                    let registered = Registered::new::<Mine>(Role::Future, Location::caller());
                     for n in 0..2000 {
                         Waking::new(&waker, registered.place().unwrap()).poll(|cx| {
                             let (one, two) = (cx.waker().clone(), cx.waker().clone());

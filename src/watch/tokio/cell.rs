@@ -3,6 +3,7 @@
 //! The shape of a cell is measured by probe tasks. Every read is by the kernel, so an address that isn't mapped, or no longer,
 //! is a "no".
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -105,30 +106,22 @@ pub(crate) fn owner_of_handle<T>(handle: &JoinHandle<T>) -> Option<u64> {
     (owner != 0).then_some(owner)
 }
 
-/// The task of `owner` whose cell begins at `cell`, if one does. The address may be any.
-pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
+/// The first bytes of a cell.
+type Head = [u8; heap::AT_ONCE];
+
+/// The task of `owner` whose cell begins at `cell`, where that is known to be one or its head was read there.
+fn seen(cell: usize, head: &Head, owner: u64) -> Option<Seen> {
     let shape = SHAPE.get()?;
     let life = shape.life?;
-    if cell & 63 != 0 {
+    if word_in(head, life.owner_at)? != owner {
         return None;
     }
-    let mut head = [0; 64];
-    if !heap::read_unsure(cell, &mut head) {
-        return None;
-    }
-    let inside = |at: usize| {
-        let bytes = head.get(at..at.checked_add(8)?)?;
-        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    if inside(life.owner_at)? != owner {
-        return None;
-    }
-    let offset = id_offset_of(inside(shape.vtable_at)? as usize, shape.id_index)?;
-    let id = match inside(offset) {
+    let offset = id_offset_of(word_in(head, shape.vtable_at)? as usize, shape.id_index)?;
+    let id = match word_in(head, offset) {
         Some(id) => id,
         None => word(cell.checked_add(offset)?)? as u64,
     };
-    let state = inside(0)?;
+    let state = word_in(head, 0)?;
     let is = |bit: u64| state & bit != 0;
     (id != 0).then_some(Seen {
         id,
@@ -139,21 +132,64 @@ pub(crate) fn look(cell: usize, owner: u64) -> Option<Seen> {
     })
 }
 
+fn word_in(head: &Head, at: usize) -> Option<u64> {
+    let bytes = head.get(at..at.checked_add(8)?)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The task of `owner` whose cell begins at `cell`, if one does. The address may be any.
+#[cfg(test)]
+pub(super) fn look(cell: usize, owner: u64) -> Option<Seen> {
+    let mut found = None;
+    look_at_each([(cell, ())], owner, |_, (), seen| found = Some(seen));
+    found
+}
+
+/// Of these cells, each with what goes with it, those of the tasks of `owner`. The addresses may be any.
+pub(super) fn look_at_each<T>(
+    cells: impl IntoIterator<Item = (usize, T)>,
+    owner: u64,
+    mut visit: impl FnMut(usize, T, Seen),
+) {
+    let aligned = cells.into_iter().filter(|(cell, _)| cell & 63 == 0);
+    heap::read_unsure_each(aligned, &mut |cell, with, head| {
+        if let Some(seen) = seen(cell, head, owner) {
+            visit(cell, with, seen);
+        }
+    });
+}
+
+/// The id of the task whose cell begins at `cell`, if one does. The address may be any.
+pub(crate) fn id_in(cell: usize) -> Option<u64> {
+    let shape = SHAPE.get()?;
+    if cell == 0 {
+        return None;
+    }
+    let offset = id_offset_of(word(cell.checked_add(shape.vtable_at)?)?, shape.id_index)?;
+    let id = word(cell.checked_add(offset)?)? as u64;
+    (id != 0).then_some(id)
+}
+
 /// The table of functions of the task at `cell`: the same for tasks that were spawned in one place of the code alone.
 pub(crate) fn table(cell: usize) -> Option<usize> {
     word(cell.checked_add(SHAPE.get()?.vtable_at)?)
 }
 
-/// The tasks of `owner` among all recorded blocks: their cells.
-pub(crate) fn of_owner(owner: u64) -> Vec<usize> {
+/// The tasks of `owner` among all recorded blocks but the cells that are `known`, and those with this table of functions: their cells.
+pub(super) fn of_owner(owner: u64, known: &HashSet<usize>, not: usize) -> Vec<usize> {
+    let Some(shape) = SHAPE.get().filter(|_| shows_ends()) else { return Vec::new() };
+    let mut blocks = Vec::new();
+    heap::aligned_blocks(64, &mut |start| {
+        if !known.contains(&start) {
+            blocks.push((start, ()));
+        }
+    });
     let mut cells = Vec::new();
-    if shows_ends() {
-        heap::aligned_blocks(64, &mut |start| {
-            if look(start, owner).is_some() {
-                cells.push(start);
-            }
-        });
-    }
+    heap::read_unsure_each(blocks, &mut |cell, (), head| {
+        if seen(cell, head, owner).is_some() && word_in(head, shape.vtable_at) != Some(not as u64) {
+            cells.push(cell);
+        }
+    });
     cells
 }
 

@@ -72,8 +72,8 @@ pub(crate) use watchdog::settle;
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{
-    Shape, among_blocks as cell_among_blocks, holds_output, id_at, is_cell, is_running, on_free, on_stack,
-    shape,
+    Shape, among_blocks as cell_among_blocks, holds_output, id_at, id_in, is_cell, is_running, on_free,
+    on_stack, shape,
 };
 pub(crate) use shutdown::{is_table_of_ours, sentinels};
 
@@ -148,7 +148,7 @@ pub fn run_on<F: Future>(builder: &mut Builder, debug: bool, future: F) -> F::Ou
     let attached = Attached(number, guarded);
     // Off, the root future goes as it came: not even its size grows.
     let output = if switch::on() {
-        runtime.block_on(wrapped::for_a_task(future, Role::Root).0)
+        runtime.block_on(wrapped::for_a_task(future, Role::Root))
     } else {
         runtime.block_on(future)
     };
@@ -234,18 +234,15 @@ where
     F::Output: Send + 'static,
 {
     if !switch::on() {
-        return ::tokio::spawn(wrapped::for_a_task(future, Role::Task).0);
+        return ::tokio::spawn(wrapped::for_a_task(future, Role::Task));
     }
-    wrapped();
+    wrapped(); // what a cell looks like must be known first
     shutdown::before_a_spawn();
-    let (future, task) = wrapped::for_a_task(future, Role::Task);
+    let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
     let handle = ::tokio::spawn(future);
     if let Some(ticket) = ticket {
-        ticket.is_task(words::number(handle.id()));
-    }
-    if let Some(task) = task {
-        shutdown::spawned(&task, &handle, false);
+        shutdown::spawned(&ticket, &handle, false);
     }
     handle
 }
@@ -295,18 +292,15 @@ where
     F::Output: 'static,
 {
     if !switch::on() {
-        return ::tokio::task::spawn_local(wrapped::for_a_task(future, Role::Task).0);
+        return ::tokio::task::spawn_local(wrapped::for_a_task(future, Role::Task));
     }
     wrapped();
     shutdown::before_a_local_spawn();
-    let (future, task) = wrapped::for_a_task(future, Role::Task);
+    let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
     let handle = ::tokio::task::spawn_local(future);
     if let Some(ticket) = ticket {
-        ticket.is_task(words::number(handle.id()));
-    }
-    if let Some(task) = task {
-        shutdown::spawned(&task, &handle, true);
+        shutdown::spawned(&ticket, &handle, true);
     }
     handle
 }

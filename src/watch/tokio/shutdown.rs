@@ -21,7 +21,9 @@ use ::tokio::runtime::{Handle, RuntimeFlavor};
 use ::tokio::task::JoinHandle;
 
 use super::super::destroyed::{Closed, Closing, Lost};
-use super::super::task::{self, Task, soon};
+use super::super::task::soon;
+use super::super::tasks::registry::Ticket;
+use super::super::tasks::spotted::spotted;
 use super::super::{heap, switch, trial};
 use super::busy::Ours;
 use super::pool::Canary;
@@ -250,14 +252,23 @@ pub(super) fn before_a_local_spawn() {
     }
 }
 
-/// A wrapped task was spawned.
-pub(super) fn spawned<T>(task: &Task, handle: &JoinHandle<T>, is_local: bool) {
-    let Some(owner) = cell::owner_of_handle(handle) else { return };
-    task.spawned(words::number(handle.id()), cell::of_handle(handle), owner);
-    // The thread is in another runtime than it was: that one is seen from its second wrapped task on.
-    if NEWEST.load(Acquire) != owner
-        && soon(&OPEN).is_some_and(|all| all.iter().all(|guarded| guarded.owner != owner))
-    {
+/// A wrapped task was spawned, the ticket's.
+pub(super) fn spawned<T>(ticket: &Ticket, handle: &JoinHandle<T>, is_local: bool) {
+    if heap::tells_debug() {
+        ticket.started(words::number(handle.id()));
+    }
+    let owner = cell::owner_of_handle(handle).filter(|owner| ticket.lies_at(cell::of_handle(handle), *owner));
+    let Some(owner) = owner else { return ticket.is_task(words::number(handle.id())) };
+    if NEWEST.load(Acquire) != owner {
+        spawned_elsewhere(owner, is_local);
+    }
+}
+
+/// Perhaps the thread is in another runtime than it was: that one is seen from its second wrapped task on.
+#[cold]
+#[inline(never)]
+fn spawned_elsewhere(owner: u64, is_local: bool) {
+    if soon(&OPEN).is_some_and(|all| all.iter().all(|guarded| guarded.owner != owner)) {
         if is_local {
             guard_local();
         } else if let Ok(handle) = Handle::try_current() {
@@ -316,13 +327,13 @@ impl Guarded {
 
     fn count(&self) {
         let closing = Closing::new(self.what);
+        let tasks: Vec<_> = spotted().filter_map(|task| Some((task.cell_of(self.owner)?, task))).collect();
         let mut open = 0;
         let mut wrapped = HashSet::new();
-        task::each(&mut |task| {
-            let Some(cell) = task.cell_of(self.owner) else { return };
+        cell::look_at_each(tasks, self.owner, |cell, task, seen| {
             wrapped.insert(cell);
-            if cell::look(cell, self.owner).is_some_and(|seen| !seen.cancelled && !seen.complete) {
-                task.found_by(&closing);
+            let is_pending = !seen.cancelled && !seen.complete;
+            if is_pending && closing.number().is_some_and(|number| task.found_by(number)) {
                 open += 1;
             }
         });
@@ -333,12 +344,15 @@ impl Guarded {
     /// The pending tasks that aren't wrapped and that nobody can poll any more.
     fn plain(&self, wrapped: &HashSet<usize>) -> Vec<Lost> {
         let before = Daemons::now();
-        let mut cells = cell::of_owner(self.owner);
-        cells.retain(|cell| cell::table(*cell) != Some(self.table));
+        let cells = cell::of_owner(self.owner, wrapped, self.table);
         let look = || -> Vec<(usize, cell::Seen)> {
-            let seen = cells.iter().filter_map(|cell| Some((*cell, cell::look(*cell, self.owner)?)));
+            let mut all = Vec::with_capacity(cells.len());
+            cell::look_at_each(cells.iter().map(|cell| (*cell, ())), self.owner, |cell, (), seen| {
+                all.push((cell, seen));
+            });
             // Asked afterwards: what is left of a cell that was freed meanwhile may well look like one.
-            seen.filter(|(cell, _)| heap::is_block(*cell)).collect()
+            all.retain(|(cell, _)| heap::is_block(*cell));
+            all
         };
         let end = Instant::now() + PATIENCE;
         let seen = loop {
@@ -357,12 +371,17 @@ impl Guarded {
         if !before.futures.is_subset(&daemons.futures) {
             return Vec::new();
         }
-        let lost = seen.into_iter().filter(|(cell, seen)| {
+        let lost = seen.into_iter().filter(|(_, seen)| {
             let is_over = seen.cancelled || seen.complete || seen.running;
-            !(is_over || wrapped.contains(cell) || daemons.may_be(seen))
+            !(is_over || daemons.may_be(seen))
         });
-        lost.map(|(cell, seen)| Lost { id: seen.id, name: None, made: None, spawned: heap::trace_of(cell) })
-            .collect()
+        lost.map(|(cell, seen)| Lost {
+            id: seen.id,
+            name: None,
+            made: None,
+            spawned: heap::trace_number(cell),
+        })
+        .collect()
     }
 }
 
@@ -391,7 +410,7 @@ pub(super) fn counts() -> bool {
 
 /// The futures that are marked as daemons.
 struct Daemons {
-    futures: HashSet<usize>,
+    futures: HashSet<u64>,
     /// The tasks that poll them; 0: one was never polled.
     tasks: HashSet<u64>,
 }
@@ -399,12 +418,10 @@ struct Daemons {
 impl Daemons {
     fn now() -> Self {
         let mut all = Self { futures: HashSet::new(), tasks: HashSet::new() };
-        task::each(&mut |task| {
-            if task.is_daemon() {
-                all.futures.insert(std::ptr::from_ref(task) as usize);
-                all.tasks.insert(task.id());
-            }
-        });
+        for task in spotted().filter(|task| task.is_daemon()) {
+            all.futures.insert(task.serial());
+            all.tasks.insert(task.id());
+        }
         all
     }
 

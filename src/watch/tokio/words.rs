@@ -8,8 +8,9 @@
 //! write is lost without harm. The places are measured by probe tasks (`probe`), never assumed, and used only while the
 //! thread's slot is held, so the memory is mapped. `coop=off` switches the store off.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{
-    AtomicU8, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -100,8 +101,38 @@ fn asked_id() -> u64 {
     ::tokio::task::try_id().map_or(0, number)
 }
 
-/// The number of an id, which only its `Display` gives away. Doesn't allocate.
+/// The number of an id. Doesn't allocate.
+#[inline]
 pub(crate) fn number(id: ::tokio::task::Id) -> u64 {
+    if HASHED_BY_NUMBER.load(Relaxed) { hashed_number(id) } else { shown_number(id) }
+}
+
+/// Ids are hashed by their numbers, as one that was shown told.
+static HASHED_BY_NUMBER: AtomicBool = AtomicBool::new(false);
+
+/// What an id gives to a hasher: a move, where writing it out is some forty times slower.
+#[inline]
+fn hashed_number(id: ::tokio::task::Id) -> u64 {
+    struct Word(u64);
+    impl Hasher for Word {
+        fn write(&mut self, _: &[u8]) {}
+        #[inline]
+        fn write_u64(&mut self, word: u64) {
+            self.0 = word;
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut word = Word(0);
+    id.hash(&mut word);
+    word.0
+}
+
+/// The number of an id as its `Display` gives it away, which is what tokio promises.
+#[cold]
+#[inline(never)]
+fn shown_number(id: ::tokio::task::Id) -> u64 {
     use std::fmt::Write;
     struct Digits(u64);
     impl Write for Digits {
@@ -114,5 +145,23 @@ pub(crate) fn number(id: ::tokio::task::Id) -> u64 {
     }
     let mut digits = Digits(0);
     let _ = write!(digits, "{id}");
+    if hashed_number(id) == digits.0 {
+        HASHED_BY_NUMBER.store(true, Relaxed);
+    }
     digits.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_the_number_that_it_shows_before_and_after_one_was_shown() {
+        let runtime = ::tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for _ in 0..3 {
+            let task = runtime.spawn(async {});
+            assert_eq!(number(task.id()), task.id().to_string().parse::<u64>().unwrap());
+            assert_eq!(shown_number(task.id()), number(task.id()));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ::tokio::runtime::{Runtime, RuntimeFlavor};
 use ::tokio::task::yield_now;
 
-use super::super::super::task;
+use super::super::super::tasks::spotted::spotted;
 use super::super::super::tasks::{Task, TaskId, TaskState, all_tasks};
 use super::super::super::trial::{self, Trial};
 use super::super::super::warning::{Kind, Row, Warning};
@@ -71,12 +71,8 @@ fn left(trial: &Trial, owner: Option<u64>) -> Vec<Task> {
 
 /// Those that may not be lost.
 fn without_daemons(mut tasks: Vec<Task>) -> Vec<Task> {
-    let mut daemons = HashSet::new();
-    task::each(&mut |task| {
-        if task.is_daemon() {
-            daemons.insert(TaskId::Task(task.id()));
-        }
-    });
+    let daemons = spotted().filter(|task| task.is_daemon()).map(|task| TaskId::Task(task.id()));
+    let daemons: HashSet<TaskId> = daemons.collect();
     tasks.retain(|task| !daemons.contains(&task.id()));
     tasks
 }

@@ -104,7 +104,7 @@ pub fn test_on<F: Future>(builder: &mut Builder, limit: Duration, future: F) -> 
         trial: Arc::clone(&trial),
         runtime: Some(runtime),
     };
-    let output = running.runtime().block_on(running.limit.over(wrapped::for_a_task(future, Role::Root).0));
+    let output = running.runtime().block_on(running.limit.over(wrapped::for_a_task(future, Role::Root)));
     if output.is_some() {
         leaks::tell(running.runtime(), &trial, owner, end);
     }
