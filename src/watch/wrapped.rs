@@ -37,7 +37,8 @@ pub struct Watched<F> {
 /// relaxed load more.
 ///
 /// Dropped by the program's own code without ever having been polled it is told as `never-awaited`, in a build with line
-/// tables at least: not where its owner was cancelled or a `select!` chose another branch, nor in a panic.
+/// tables at least: not where its owner was cancelled, a `select!` chose another branch, or another crate held it (an executor, a
+/// `FuturesUnordered`), nor in a panic.
 ///
 /// ```
 /// # async fn work() {}
