@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::task::soon;
 use super::tokio::future_type;
 use super::warning::{Kind, Row, Warning};
-use super::{heap, reporter};
+use super::{heap, reporter, trial};
 use crate::trace::frame::{Owner, Traceback};
 use crate::trace::owner;
 
@@ -39,6 +39,8 @@ pub(crate) enum Closed {
 #[derive(Debug)]
 pub(crate) struct Closing {
     what: Closed,
+    /// The test of the thread that closes it.
+    test: u64,
     facts: Mutex<Facts>,
 }
 
@@ -93,7 +95,7 @@ impl Facts {
 
 impl Closing {
     pub(crate) fn new(what: Closed) -> Arc<Self> {
-        Arc::new(Self { what, facts: Mutex::default() })
+        Arc::new(Self { what, test: trial::here(), facts: Mutex::default() })
     }
 
     /// The tasks that are lost for sure, and how many will be heard of by [`settle`](Self::settle); told when none is open.
@@ -133,8 +135,10 @@ impl Closing {
     fn tell(&self) {
         let taken = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((groups, more)) = taken {
-            let what = self.what;
-            reporter::later(Box::new(move || words(what, groups, more, &heap::traceback)));
+            let (what, test) = (self.what, self.test);
+            reporter::later(Box::new(move || {
+                words(what, groups, more, &heap::traceback).map(|warning| warning.of_test(test))
+            }));
         }
     }
 }

@@ -68,7 +68,7 @@ pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;
 pub(crate) use shutdown::panicked;
 pub use testing::{test, test_on};
-pub(crate) use watchdog::settle;
+pub(crate) use watchdog::{settle, surely};
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{

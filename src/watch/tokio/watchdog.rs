@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{
-    AtomicU32, AtomicU64, AtomicUsize,
+    AtomicU32, AtomicUsize,
     Ordering::{AcqRel, Acquire, Release},
 };
 use std::time::{Duration, Instant};
@@ -48,8 +48,17 @@ pub(crate) fn settle() {
 /// The process that has a watchdog, else 0.
 static OF: AtomicU32 = AtomicU32::new(0);
 
-/// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
-static SURE: AtomicU64 = AtomicU64::new(0);
+/// Of what a clock says of a span that began at this count of [`clock::sure`], what surely passed: the process may have been stopped
+/// meanwhile. All of it in a process without a watchdog.
+pub(crate) fn surely(seen: Duration, began: u64) -> Duration {
+    if OF.load(Acquire) != crate::sys::process_id() {
+        return seen;
+    }
+    // What passed since the last sample isn't counted yet.
+    let sure = Duration::from_nanos(clock::sure().saturating_sub(began)) + step_of(switch::limit());
+    // A sleep lasts a little longer than asked, which isn't counted at all.
+    if seen.saturating_sub(sure) <= seen / 10 { seen } else { sure }
+}
 
 /// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +71,11 @@ pub(super) struct Stopwatch {
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 impl Stopwatch {
     pub(super) fn begin() -> Self {
-        Self { since: Instant::now(), sure: SURE.load(Acquire) }
+        Self { since: Instant::now(), sure: clock::sure() }
     }
 
     pub(super) fn passed(self) -> Duration {
-        let sure = Duration::from_nanos(SURE.load(Acquire).saturating_sub(self.sure));
+        let sure = Duration::from_nanos(clock::sure().saturating_sub(self.sure));
         // What passed since the last sample isn't counted yet.
         self.since.elapsed().min(sure + step_of(switch::limit()))
     }
@@ -227,7 +236,7 @@ impl Watchdog {
         let own = cpu::waited(self.own_tid).unwrap_or_default();
         let sure = sure + own.saturating_sub(self.own_waited);
         let credit = (now - self.last).min(sure);
-        SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
+        clock::passed_surely(credit);
         self.own_waited = own;
         self.last = now;
         let mut infos = Vec::new();
@@ -284,8 +293,8 @@ impl Watchdog {
             (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
             return None;
         }
-        let current = published.current();
         let seen = words::read(&held);
+        let current = published.current().filter(|current| !hosts(published, current, seen));
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -325,6 +334,18 @@ impl Watchdog {
         }
         seen
     }
+}
+
+/// Whether this wrapped poll polls other tasks inside, as that of a `LocalSet`'s owner does: then its time says nothing of one of
+/// them, nor of itself, and what they take is proved as if nothing were wrapped.
+fn hosts(published: &Published, current: &Current, seen: Option<Seen>) -> bool {
+    if let (Some(own), Some(seen)) = (current.task, seen)
+        && seen.id != own
+        && published.still(current.since)
+    {
+        published.note_host(current.since);
+    }
+    published.is_host()
 }
 
 /// A poll that is proved to go on: tells once.
@@ -402,7 +423,7 @@ fn judge_wrapped(
     }
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if cpu::sleeps(info.tid) {
-        clock::span(current.ticks)
+        surely(clock::span(current.ticks), current.sure)
     } else {
         ran.saturating_sub(watched.ran) + waited
     };
