@@ -181,6 +181,23 @@ async fn body(program: &str) {
                 })
                 .await;
         }
+        "local_root" => {
+            // Short polls of the set's tasks are no part of what its owner takes.
+            LocalSet::new()
+                .run_until(async {
+                    let short = tokio::task::spawn_local(async {
+                        for _ in 0..30 {
+                            compute(MS * 8);
+                            yield_now().await;
+                        }
+                    });
+                    yield_now().await;
+                    say_culprit();
+                    compute(MS * 300);
+                    short.await.unwrap();
+                })
+                .await;
+        }
         "smol_block_on" => {
             tokio::spawn(async {
                 say_culprit();
@@ -643,6 +660,9 @@ fn the_root_future_is_told_on_both_flavours() {
     for how in ["run", "run_mt", "run_ct", "attached_mt", "attached_ct"] {
         told(how, "root", "slow_callback::compute");
     }
+    for how in ["run_mt", "attached_ct"] {
+        told(how, "local_root", "slow_callback::compute");
+    }
 }
 
 #[test]
@@ -794,6 +814,7 @@ fn near_misses_stay_silent_with_every_core_kept_busy() {
         }
         silent("attached_mt", "block_on_in_place");
         silent("attached_ct", "short_polls");
+        silent("run_mt", "local_short");
     });
 }
 
@@ -832,6 +853,16 @@ fn an_unconstrained_task_is_told_as_worker_busy_by_its_id() {
         assert!(all[0].contains(&format!("it polls task {}", output.said("culprit"))), "{}", output.stderr);
         assert!(output.stderr.contains("slow_callback::compute"), "{}", output.stderr);
         assert!(output.reports("slow-callback").is_empty(), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn on_one_thread_and_in_a_local_set_only_the_budget_tells_a_plain_tasks_polls_apart_as_documented() {
+    let output = run("attached_ct unconstrained", &[DEBUG, TRACED]);
+    check_silent("attached_ct", "unconstrained", &output);
+    for how in ["attached_ct", "run_mt"] {
+        let output = run(&format!("{how} local"), &[("BIRTHMARK_ASYNC_DEBUG", "1,coop=off"), TRACED]);
+        check_silent(how, "local", &output);
     }
 }
 

@@ -33,8 +33,10 @@
 //! A blocking pool of an attached runtime whose threads are all held is told as `pool-starved`. Where a job has run for longer than a
 //! poll may take, an empty job of Birthmark's own asks the pool, at most once a second; a queue of jobs that are each shorter isn't seen.
 //!
-//! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
-//! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
+//! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained`, and
+//! with `coop=off` those of every task that isn't wrapped, but as `worker-busy` of a multi-threaded runtime: nothing of them on a
+//! current-thread runtime or in a `LocalSet`; a panic whose payload has no size (`panic_any(())`); without symbols, whether a `block_on`
+//! stands inside `block_in_place`.
 
 mod bound;
 mod busy;

@@ -293,8 +293,9 @@ impl Watchdog {
             (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
             return None;
         }
+        let current = published.current();
         let seen = words::read(&held);
-        let current = published.current().filter(|current| !hosts(published, current, seen));
+        let current = current.filter(|current| !hosts(published, current, seen));
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -337,7 +338,7 @@ impl Watchdog {
 }
 
 /// Whether this wrapped poll polls other tasks inside, as that of a `LocalSet`'s owner does: then its time says nothing of one of
-/// them, nor of itself, and what they take is proved as if nothing were wrapped.
+/// them, nor of itself, and what they take is proved as if nothing were wrapped. `seen` after `current`.
 fn hosts(published: &Published, current: &Current, seen: Option<Seen>) -> bool {
     if let (Some(own), Some(seen)) = (current.task, seen)
         && seen.id != own
