@@ -54,6 +54,9 @@ async fn body(program: &str) {
             assert_eq!(spawn_blocking(|| Client.query()).await.unwrap(), 7);
             let handle = Handle::current();
             assert_eq!(spawn_blocking(move || handle.block_on(handler())).await.unwrap(), 7);
+            let local = LocalSet::new();
+            let job = local.spawn_local(async { spawn_blocking(|| Client.query()).await.unwrap() });
+            local.run_until(async { assert_eq!(job.await.unwrap(), 7) }).await;
             let of_no_runtime = || {
                 assert_eq!(Client.query(), 7);
                 birthmark::block_on(async { 7 })

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use birthmark::ResourceGuard;
+use birthmark::WatchExt as _;
 use birthmark::warnings::{self, Action, Filter, Kind, Level};
 use child_process::{asked, ran};
 use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -141,14 +143,40 @@ async fn works() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
-fn of_tasks() {
-    birthmark::tokio::run_on(Builder::new_multi_thread().worker_threads(2).enable_all(), true, async {
+/// One that ends and one that is aborted, and what nothing wraps.
+fn of_tasks(mut builder: Builder) {
+    birthmark::tokio::run_on(builder.enable_all(), true, async {
+        tokio::spawn(works()).await.unwrap();
         birthmark::tokio::spawn(works()).await.unwrap();
         let never = birthmark::tokio::spawn(std::future::pending::<()>());
         tokio::time::sleep(Duration::from_millis(5)).await;
         never.abort();
         let _ = never.await;
     });
+}
+
+fn of_local_tasks() {
+    birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, async {
+        let body = async {
+            birthmark::tokio::spawn_local(works()).await.unwrap();
+            let never = birthmark::tokio::spawn_local(std::future::pending::<()>());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            never.abort();
+            let _ = never.await;
+        };
+        LocalSet::new().run_until(body).await;
+    });
+}
+
+/// Watched, as tasks of another executor.
+fn of_others() {
+    let executor = smol::LocalExecutor::new();
+    let ends = executor.spawn(smol::future::yield_now().watched());
+    let never = executor.spawn(std::future::pending::<()>().watched());
+    smol::block_on(executor.run(async {
+        ends.await;
+        never.cancel().await;
+    }));
 }
 
 /// A quarter of a second in which nothing happens.
@@ -181,7 +209,10 @@ fn program() {
         "loses" => that_loses_in_turn(),
         "filters" => with_filters(),
         "events" => as_events(),
-        "tasks" => of_tasks(),
+        "tasks mt" => of_tasks(Builder::new_multi_thread()),
+        "tasks ct" => of_tasks(Builder::new_current_thread()),
+        "tasks local" => of_local_tasks(),
+        "tasks smol" => of_others(),
         "waits ct" => that_waits(Builder::new_current_thread()),
         "waits mt" => that_waits(Builder::new_multi_thread()),
         "own_hook" => with_a_hook_of_its_own(),
@@ -245,22 +276,32 @@ fn with_tracing_each_warning_is_an_event_at_its_level_with_its_rows() {
 
 #[test]
 fn at_the_level_debug_each_wrapped_tasks_start_and_end_are_told() {
-    let output = ran("tasks", &[("BIRTHMARK_REPORT", "level=debug")]);
-    let (starts, ends) = (output.reports("task-start"), output.reports("task-end"));
-    assert_eq!((starts.len(), ends.len()), (2, 2), "{}", output.stderr);
-    assert!(starts[0].contains("`handler::works` was spawned"), "{starts:?}");
-    assert!(ends[0].contains("`handler::works` has ended after ") && ends[0].contains(" polls, busy for "));
-    assert!(ends[1].contains("was dropped before its end, after "), "{ends:?}");
-    let task = |line: &str| line.split(' ').nth(1).map(str::to_owned);
-    assert_eq!((task(starts[0]), task(starts[1])), (task(ends[0]), task(ends[1])));
-    assert!(output.stderr.contains("  spawned    tests/handler.rs:"), "{}", output.stderr);
-    assert!(!output.stderr.contains("in this test run"), "no warnings: {}", output.stderr);
+    for how in ["mt", "ct", "local"] {
+        let output = ran(&format!("tasks {how}"), &[("BIRTHMARK_REPORT", "level=debug")]);
+        let (starts, ends) = (output.reports("task-start"), output.reports("task-end"));
+        assert_eq!((starts.len(), ends.len()), (2, 2), "{how}\n{}", output.stderr);
+        assert!(starts[0].contains("`handler::works` was spawned"), "{starts:?}");
+        assert!(
+            ends[0].contains("`handler::works` has ended after ") && ends[0].contains(" polls, busy for ")
+        );
+        assert!(ends[1].contains("was dropped before its end, after "), "{ends:?}");
+        let task = |line: &str| line.split(' ').nth(1).map(str::to_owned);
+        assert_eq!((task(starts[0]), task(starts[1])), (task(ends[0]), task(ends[1])));
+        assert!(output.stderr.contains("  spawned    tests/handler.rs:"), "{}", output.stderr);
+        assert!(!output.stderr.contains("in this test run"), "no warnings: {}", output.stderr);
+    }
     // They aren't among what a filter makes errors.
-    ran("tasks", &[("BIRTHMARK_REPORT", "level=debug"), ("BIRTHMARK_WARNINGS", "error")]);
+    ran("tasks mt", &[("BIRTHMARK_REPORT", "level=debug"), ("BIRTHMARK_WARNINGS", "error")]);
     for quiet in [&[][..], &[("BIRTHMARK_REPORT", "level=info")]] {
-        let output = ran("tasks", quiet);
+        let output = ran("tasks mt", quiet);
         assert!(output.reports("task-start").is_empty() && output.reports("task-end").is_empty());
     }
+}
+
+#[test]
+fn at_the_level_debug_watched_futures_of_other_executors_are_no_tasks_as_documented() {
+    let output = ran("tasks smol", &[("BIRTHMARK_REPORT", "level=debug")]);
+    assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
 }
 
 #[test]

@@ -1,13 +1,16 @@
-//! A watched future that is dropped without a poll: told where the program forgot it, silent where its owner was cancelled.
+//! A watched future that is dropped without a poll: told where the program forgot it, silent where its owner was cancelled. On both
+//! flavours of tokio, in a `LocalSet` and on another executor.
 
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod executors;
 
 use std::time::Duration;
 
 use birthmark::WatchExt as _;
 use child_process::{asked, run};
+use executors::run_as_a_local_task;
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
@@ -34,6 +37,10 @@ async fn body(program: &str) {
             drop(Holder(boxed.watched()));
         }
         // Not forgotten.
+        "unwatched" => {
+            #[allow(clippy::let_underscore_future)]
+            let _ = work();
+        }
         "awaited" => work().watched().await,
         "polled_once" => {
             let mut future = Box::pin(work().watched());
@@ -94,6 +101,11 @@ async fn body(program: &str) {
             });
             assert!(task.await.is_err());
         }
+        "local_set_dropped" => {
+            let local = tokio::task::LocalSet::new();
+            local.spawn_local(work().watched());
+            local.run_until(async { drop(birthmark::tokio::spawn_local(work())) }).await;
+        }
         "switched" => {
             let mut future = Box::pin(work().watched());
             birthmark::set_debug(false);
@@ -108,6 +120,31 @@ async fn body(program: &str) {
     }
 }
 
+/// Futures that an executor, or a collection of `futures`, drops unpolled with what held them.
+fn cancelled_on_smol() {
+    birthmark::set_debug(true);
+    let executor = smol::Executor::new();
+    executor.spawn(work().watched()).detach();
+    drop(executor);
+    let executor = smol::LocalExecutor::new();
+    drop(executor.spawn(work().watched()));
+    executor.spawn(async { assert!(smol::spawn(work().watched()).cancel().await.is_none()) }).detach();
+    let owner = executor.spawn(async {
+        let held = work().watched();
+        std::future::pending::<()>().await;
+        held.await;
+    });
+    smol::block_on(executor.run(async {
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        owner.cancel().await;
+    }));
+    let unordered: futures_util::stream::FuturesUnordered<_> = [work().watched()].into_iter().collect();
+    drop(unordered);
+    drop(futures_util::future::join_all([work().watched()]));
+}
+
 #[test]
 fn program() {
     if let Some(asked) = asked() {
@@ -118,6 +155,11 @@ fn program() {
                 birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, body(program));
             }
             "off" => birthmark::tokio::run(false, body(program)),
+            "smol" if program == "cancelled" => cancelled_on_smol(),
+            "local" | "smol" => {
+                let program = program.to_owned();
+                run_as_a_local_task(how, async move { body(&program).await });
+            }
             other => panic!("no way {other}"),
         }
     }
@@ -126,8 +168,11 @@ fn program() {
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "needs line tables: CARGO_PROFILE_RELEASE_DEBUG=line-tables-only")]
 fn a_future_that_the_program_forgets_is_told_once_with_both_places() {
-    for how in ["mt", "ct"] {
+    for how in ["mt", "ct", "local", "smol"] {
         for program in ["dropped", "at_scope_end", "in_a_task", "held"] {
+            if (how, program) == ("smol", "in_a_task") {
+                continue; // a task of tokio's; the others are tasks of smol's there
+            }
             for variables in [&[][..], &[("TRACEMALLOC", "5")]] {
                 let output = run(&format!("{how} {program}"), variables);
                 let text = format!("{how} {program} {variables:?}\n{}", output.stderr);
@@ -151,6 +196,7 @@ fn a_future_that_the_program_forgets_is_told_once_with_both_places() {
 fn a_future_that_was_polled_or_whose_owner_was_cancelled_is_silent() {
     for how in ["mt", "ct"] {
         for program in [
+            "unwatched",
             "awaited",
             "polled_once",
             "spawned",
@@ -168,6 +214,26 @@ fn a_future_that_was_polled_or_whose_owner_was_cancelled_is_silent() {
             assert_eq!(output.code, Some(0), "{how} {program}\n{}", output.stderr);
             assert!(output.reports("never-awaited").is_empty(), "{how} {program}\n{}", output.stderr);
         }
+    }
+}
+
+#[test]
+fn in_a_local_set_and_on_another_executor_too_what_was_polled_or_cancelled_is_silent() {
+    for program in [
+        "local awaited",
+        "local polled_once",
+        "local owner_aborted",
+        "local select",
+        "mt local_set_dropped",
+        "ct local_set_dropped",
+        "smol awaited",
+        "smol polled_once",
+        "smol select",
+        "smol cancelled",
+    ] {
+        let output = run(program, &[("TRACEMALLOC", "5")]);
+        assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
+        assert!(output.reports("never-awaited").is_empty(), "{program}\n{}", output.stderr);
     }
 }
 

@@ -1,12 +1,15 @@
-//! `ResourceGuard` and the writer that carries one: what is lost is told with both places, and nothing else is.
+//! `ResourceGuard` and the writer that carries one: what is lost is told with both places, and nothing else is; in tasks of both
+//! flavours of tokio, of a `LocalSet` and of another executor too.
 
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod executors;
 
 use birthmark::ResourceGuard;
 use birthmark::tokio::io::BufWriter;
 use child_process::{Output, asked, run};
+use executors::{EVERYWHERE, run_as_a_task};
 use tokio::io::AsyncWriteExt as _;
 
 #[global_allocator]
@@ -31,7 +34,44 @@ fn make_writer() -> BufWriter<Vec<u8>> {
     std::hint::black_box(BufWriter::new(Vec::new()))
 }
 
+/// A task of its own, wherever that is polled.
+async fn task(program: &str) {
+    match program {
+        "guard" => {
+            let export = make_export();
+            export.guard.pending(2);
+            tokio::task::yield_now().await;
+            lose(export);
+        }
+        "guard_closed" => {
+            let export = make_export();
+            export.guard.pending(2);
+            tokio::task::yield_now().await;
+            export.guard.close();
+            lose(export);
+        }
+        "writer" => {
+            let mut out = make_writer();
+            out.write_all(b"hello").await.unwrap();
+            tokio::task::yield_now().await;
+            drop(out);
+        }
+        "writer_flushed" => {
+            let mut out = make_writer();
+            out.write_all(b"hello").await.unwrap();
+            tokio::task::yield_now().await;
+            out.flush().await.unwrap();
+            drop(out);
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
 fn child(program: &str) {
+    if let Some((how, program)) = program.split_once(' ') {
+        let program = program.to_owned();
+        return run_as_a_task(how, async move { task(&program).await });
+    }
     match program {
         "plain" => {
             birthmark::set_debug(true);
@@ -84,16 +124,6 @@ fn child(program: &str) {
                 panic!("the panic is the news");
             });
         }
-        "in_a_future" => birthmark::tokio::run(true, async {
-            tokio::spawn(async {
-                let export = make_export();
-                export.guard.pending(2);
-                tokio::task::yield_now().await;
-                lose(export);
-            })
-            .await
-            .unwrap();
-        }),
         "writer" => birthmark::tokio::run(true, async {
             let mut out = make_writer();
             out.write_all(b"hello").await.unwrap();
@@ -241,9 +271,28 @@ fn after_moves_and_on_another_thread_the_place_is_still_where_it_was_made() {
 
 #[test]
 fn inside_a_future_the_place_is_the_objects_and_not_the_tasks_spawn() {
-    let output = one("in_a_future", &[TRACED], "Export was dropped with 2 left undone");
-    assert!(row(&output, "allocated")[0].contains("resource_guard::make_export"), "{}", output.stderr);
-    assert!(row(&output, "dropped")[0].contains("task "), "{}", output.stderr);
+    for how in EVERYWHERE {
+        let (guard, writer) = (format!("{how} guard"), format!("{how} writer"));
+        let export = one(&guard, &[TRACED], "Export was dropped with 2 left undone");
+        assert!(row(&export, "allocated")[0].contains("resource_guard::make_export"), "{}", export.stderr);
+        assert!(row(&export, "dropped")[0].contains("resource_guard::lose"), "{}", export.stderr);
+        let writer = one(&writer, &[TRACED], "BufWriter was dropped with 5 bytes unflushed");
+        assert!(row(&writer, "allocated")[0].contains("resource_guard::make_writer"), "{}", writer.stderr);
+        assert!(row(&writer, "touched")[0].contains("tests/resource_guard.rs:"), "{}", writer.stderr);
+        for output in [export, writer] {
+            // Another executor's tasks have no number.
+            let dropped = row(&output, "dropped").concat();
+            assert_eq!(dropped.contains("task "), how != "smol", "{how}\n{}", output.stderr);
+        }
+    }
+}
+
+#[test]
+fn inside_a_future_what_is_closed_or_flushed_is_silent() {
+    for how in EVERYWHERE {
+        none(&format!("{how} guard_closed"), &[TRACED]);
+        none(&format!("{how} writer_flushed"), &[TRACED]);
+    }
 }
 
 #[test]

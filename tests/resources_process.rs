@@ -1,9 +1,10 @@
 //! `birthmark::process` and `birthmark::tokio::process`: a child that nobody waits for is told with its places, and nothing else is.
-//! tokio's on both flavours of the runtime.
+//! tokio's on both flavours of the runtime and in a `LocalSet`, std's in a task of another executor too.
 
 #![cfg(all(unix, feature = "tokio-process"))]
 
 mod child_process;
+mod executors;
 
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use birthmark::process::{Child, Command, Stdio};
 use birthmark::tokio::process as async_process;
 use birthmark::warnings;
 use child_process::{Output, asked, run};
+use executors::run_as_a_local_task;
 use tokio::runtime::Builder;
 
 #[global_allocator]
@@ -128,6 +130,12 @@ fn child(program: &str) {
         }
         other => {
             let (program, flavour) = other.split_once('@').unwrap();
+            let own = program.to_owned();
+            match flavour {
+                "local" => return run_as_a_local_task(flavour, async move { body(&own).await }),
+                "smol" => return run_as_a_local_task(flavour, async move { child(&own) }),
+                _ => {}
+            }
             let mut builder = match flavour {
                 "multi" => Builder::new_multi_thread(),
                 _ => Builder::new_current_thread(),
@@ -291,6 +299,19 @@ fn a_child_of_tokios_that_nobody_waits_for_says_that_nobody_will_know_how_it_end
     for (output, sentence) in on_both("ended") {
         assert_eq!(sentence, told(&output, "`true` has ended, and nobody knows how"));
     }
+}
+
+#[test]
+fn in_a_local_set_and_on_another_executor_it_is_the_same() {
+    let (output, sentence) = one("runs@local");
+    assert_eq!(sentence, told(&output, "`sleep` still runs, and nobody will know how it ends"));
+    assert!(output.row("allocated").contains("resources_process::spawn_async"), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_process::lose"), "{}", output.stderr);
+    let (output, sentence) = one("runs@smol");
+    assert_eq!(sentence, told(&output, "`sleep` still runs, and stays a zombie once it ends"));
+    assert!(output.row("allocated").contains("resources_process::spawn"), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_process::lose"), "{}", output.stderr);
+    none(&["waited@local", "waited@smol"]);
 }
 
 #[test]

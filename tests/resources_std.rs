@@ -1,6 +1,7 @@
-//! `birthmark::io`: std's writers tell what their drop couldn't write, and nothing else.
+//! `birthmark::io`: std's writers tell what their drop couldn't write, and nothing else; in tasks too, of tokio and of others.
 
 mod child_process;
+mod executors;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use birthmark::io::{self, BufWriter, LineWriter, Read as _, Seek as _, SeekFrom, Write};
 use birthmark::warnings;
 use child_process::{Output, asked, run};
+use executors::{EVERYWHERE, run_as_a_task};
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -59,6 +61,10 @@ fn lose<T>(thing: T) {
 }
 
 fn child(program: &str) {
+    if let Some((how, program)) = program.split_once(' ') {
+        let program = program.to_owned();
+        return run_as_a_task(how, async move { child(&program) });
+    }
     birthmark::set_debug(program != "off");
     match program {
         "full" | "off" => {
@@ -203,6 +209,18 @@ fn a_writer_whose_last_flush_fails_says_how_much_is_lost_and_why_and_where() {
     assert!(output.row("allocated").contains("resources_std::make_lines"), "{}", output.stderr);
     assert!(output.row("touched").ends_with(&line_of("lines", "out.write_all")), "{}", output.stderr);
     assert!(output.row("dropped").contains("resources_std::lose"), "{}", output.stderr);
+}
+
+#[test]
+fn in_a_task_of_any_executor_it_is_the_same() {
+    let sentence = "BufWriter was dropped with 3 bytes unwritten, which are lost: the disk is full";
+    for how in EVERYWHERE {
+        let output = one(&format!("{how} full"), sentence);
+        assert!(output.row("allocated").contains("resources_std::make"), "{how}\n{}", output.stderr);
+        assert!(output.row("touched").ends_with(&line_of("full", "out.write_all")), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_std::lose"), "{how}\n{}", output.stderr);
+        none(&format!("{how} room_enough"));
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! `birthmark::tokio::fs::File` and `birthmark::tokio::sync::oneshot`: what is lost on drop is told with its places, and nothing else.
-//! Each on both flavours of the runtime.
+//! Each on both flavours of the runtime, some in a `LocalSet` and on another executor.
 
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod executors;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ use birthmark::tokio::fs::{File, OpenOptions};
 use birthmark::tokio::sync::oneshot;
 use birthmark::warnings;
 use child_process::{Output, asked, run};
+use executors::run_as_a_local_task;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWrite as _, AsyncWriteExt as _};
 use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -281,6 +284,24 @@ async fn work(program: &str) {
             );
             tokio::time::sleep(MS * 10).await;
         }
+        // Nothing of tokio's runtime in it.
+        "oneshot_here" => {
+            let (sender, receiver) = make_channel();
+            let dropped = async {
+                tokio::task::yield_now().await;
+                lose(sender);
+            };
+            tokio::join!(wait_for(receiver), dropped);
+        }
+        "oneshot_sent_here" => {
+            let (sender, receiver) = make_channel();
+            let sent = async {
+                tokio::task::yield_now().await;
+                sender.send(7).unwrap();
+            };
+            let (answer, ()) = tokio::join!(receiver, sent);
+            assert_eq!(answer, Ok(7));
+        }
         other => panic!("no program {other}"),
     }
 }
@@ -293,11 +314,19 @@ fn child(asked: &str) {
     };
     builder.enable_all().max_blocking_threads(1);
     birthmark::set_slow_callback_duration(MS * 60_000); // a busy machine may make any poll slow
+    let own = program.to_owned();
+    let task = async move { body(&own).await };
     if let Some(program) = program.strip_prefix("test:") {
         birthmark::tokio::test_on(&mut builder, MS * 10_000, body(program));
-        return;
+    } else if flavour == "smol" {
+        run_as_a_local_task(flavour, task);
+    } else if flavour == "local" {
+        birthmark::tokio::run_on(&mut builder, true, async {
+            LocalSet::new().run_until(async { tokio::task::spawn_local(task).await.unwrap() }).await;
+        });
+    } else {
+        birthmark::tokio::run_on(&mut builder, !program.ends_with("_off"), task);
     }
-    birthmark::tokio::run_on(&mut builder, !program.ends_with("_off"), body(program));
 }
 
 #[test]
@@ -312,20 +341,24 @@ const FLAVOURS: [&str; 2] = ["multi", "current"];
 
 /// On both flavours, exactly this report.
 fn one(program: &str, sentence: &str) -> [Output; 2] {
-    FLAVOURS.map(|flavour| {
-        let output = run(&format!("{program}@{flavour}"), &[TRACED]);
-        assert_eq!(output.code, Some(0), "{}", output.stderr);
-        assert_eq!(output.reports("resource-warning"), [sentence], "{}", output.stderr);
-        output
-    })
+    FLAVOURS.map(|flavour| one_in(flavour, program, sentence))
+}
+
+fn one_in(how: &str, program: &str, sentence: &str) -> Output {
+    let output = run(&format!("{program}@{how}"), &[TRACED]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(output.reports("resource-warning"), [sentence], "{}", output.stderr);
+    output
 }
 
 fn none(program: &str) {
-    for flavour in FLAVOURS {
-        let output = run(&format!("{program}@{flavour}"), &[TRACED]);
-        assert_eq!(output.code, Some(0), "{program}: {}", output.stderr);
-        assert!(!output.stderr.contains("birthmark:"), "{program}: {}", output.stderr);
-    }
+    FLAVOURS.iter().for_each(|flavour| none_in(flavour, program));
+}
+
+fn none_in(how: &str, program: &str) {
+    let output = run(&format!("{program}@{how}"), &[TRACED]);
+    assert_eq!(output.code, Some(0), "{program}@{how}: {}", output.stderr);
+    assert!(!output.stderr.contains("birthmark:"), "{program}@{how}: {}", output.stderr);
 }
 
 /// `tests/resources_tokio.rs:71`, the first line with `text` after `start`.
@@ -452,6 +485,23 @@ fn a_drop_as_a_signal_by_a_panic_or_at_the_runtimes_end_is_silent() {
     none("oneshot_signal");
     none("oneshot_panicking");
     none("oneshot_shutdown");
+}
+
+#[test]
+fn in_a_local_set_and_on_another_executor_it_is_the_same() {
+    let output = one_in("local", "file_under_way", UNDER_WAY);
+    let touched = line_of("async fn under_way", "file.write_all");
+    assert!(output.row("touched").contains(&touched), "{}", output.stderr);
+    assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
+    for how in ["local", "smol"] {
+        let output = one_in(how, "oneshot_here", UNSENT);
+        assert!(output.row("allocated").contains("resources_tokio::make_channel"), "{}", output.stderr);
+        assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
+        assert!(output.row("waited").contains("resources_tokio::wait_for"), "{}", output.stderr);
+        none_in(how, "oneshot_sent_here");
+    }
+    none_in("local", "file_flushed");
+    none_in("local", "file_ended_unflushed");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! SIGQUIT tells what goes on and the program goes on, while async debug is on; where it is off, or somebody else handles the signal,
-//! all is as it was.
+//! all is as it was. Tasks of a `LocalSet`, and watched futures of other executors, are told too.
 
 #![cfg(all(feature = "tokio", target_os = "linux"))]
 
@@ -8,8 +8,10 @@ mod child_process;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use birthmark::WatchExt as _;
 use child_process::{asked, run};
 use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -50,6 +52,37 @@ async fn body() {
     println!("went_on=yes");
 }
 
+/// Two tasks on one thread: one is stuck there, the other waits.
+async fn stuck() {
+    nap(MS * 1500);
+}
+
+async fn waits() {
+    std::future::pending::<()>().await;
+}
+
+async fn local_body() {
+    from_outside();
+    let other = birthmark::tokio::spawn_local(waits());
+    tokio::task::yield_now().await;
+    birthmark::tokio::spawn_local(stuck()).await.unwrap();
+    other.abort();
+    println!("went_on=yes");
+}
+
+fn on_another_executor() {
+    birthmark::set_debug(true);
+    from_outside();
+    let executor = smol::LocalExecutor::new();
+    let other = executor.spawn(waits().watched());
+    smol::block_on(executor.run(async {
+        smol::future::yield_now().await;
+        executor.spawn(stuck().watched()).await;
+        other.cancel().await;
+    }));
+    println!("went_on=yes");
+}
+
 /// Ends by the signal in a child process: how it ended.
 fn forked(program: impl FnOnce()) -> libc::c_int {
     // SAFETY: the child only does what a forked child may: it signals itself and ends.
@@ -76,6 +109,10 @@ fn program() {
             birthmark::tokio::run_on(Builder::new_multi_thread().worker_threads(2).enable_all(), true, body())
         }
         "ct" => birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, body()),
+        "local" => birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, async {
+            LocalSet::new().run_until(local_body()).await;
+        }),
+        "smol" => on_another_executor(),
         "off" => {
             birthmark::tokio::run(true, async {});
             assert!(libc::WIFSIGNALED(forked(quit_myself)), "it is off again");
@@ -115,6 +152,20 @@ fn with_every_worker_stuck_the_tasks_and_the_stacks_are_told_and_the_program_goe
         assert!(told.contains("  tasks      4 tasks: "), "{told}");
         assert!(told.contains("sigquit::body"), "{told}");
         assert!(told.contains("tests/sigquit.rs:"), "{told}");
+    }
+}
+
+#[test]
+fn tasks_of_a_local_set_and_watched_futures_of_another_executor_are_told() {
+    for how in ["local", "smol"] {
+        let output = run(how, &[("TRACEMALLOC", "5")]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert_eq!(output.said("went_on"), "yes");
+        let told = output.stderr.split_once("birthmark: tasks: what goes on now").unwrap().1;
+        let text = format!("{how}\n{told}");
+        assert!(told.contains("  busy in    sigquit::nap"), "{text}");
+        assert!(told.contains("sigquit::stuck") && told.contains("sigquit::waits"), "{text}");
+        assert!(told.contains("tests/sigquit.rs:"), "{text}");
     }
 }
 

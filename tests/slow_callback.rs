@@ -1,15 +1,19 @@
 //! Which poll blocks its thread: programs that must be told, with the right task, and programs that must stay silent.
-//! Each runs in a process of its own, on both flavours, beside a task that must go on being polled where it can.
+//! Each runs in a process of its own, on both flavours, beside a task that must go on being polled where it can; some in a `LocalSet`
+//! and on another executor.
 
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod executors;
 mod load;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use birthmark::WatchExt as _;
 use child_process::{Output, asked, run, run_meanwhile};
+use executors::run_as_a_local_task;
 use load::with_every_core_busy;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -136,6 +140,64 @@ async fn body(program: &str) {
             .await
             .unwrap();
         }
+        "beside_six" => {
+            // Six handlers allocate in short polls, and the one that is stuck allocates nothing.
+            let stop = std::sync::Arc::new(AtomicBool::new(false));
+            let handlers: Vec<_> = (0..6)
+                .map(|_| {
+                    let stop = stop.clone();
+                    tokio::spawn(async move {
+                        while !stop.load(SeqCst) {
+                            drop(std::hint::black_box(vec![1u8; 10_000]));
+                            tokio::time::sleep(MS).await;
+                        }
+                    })
+                })
+                .collect();
+            tokio::time::sleep(MS * 20).await;
+            tokio::spawn(async {
+                say_culprit();
+                compute(MS * 300);
+            })
+            .await
+            .unwrap();
+            stop.store(true, SeqCst);
+            for handler in handlers {
+                handler.await.unwrap();
+            }
+        }
+        "local_wrapped" => {
+            let local = LocalSet::new();
+            local
+                .run_until(async {
+                    birthmark::tokio::spawn_local(async {
+                        say_culprit();
+                        let block = vec![1u8; 3 << 20];
+                        compute(MS * 300);
+                        drop(std::hint::black_box(block));
+                    })
+                    .await
+                    .unwrap();
+                })
+                .await;
+        }
+        "local_root" => {
+            // Short polls of the set's tasks are no part of what its owner takes.
+            LocalSet::new()
+                .run_until(async {
+                    let short = tokio::task::spawn_local(async {
+                        for _ in 0..30 {
+                            compute(MS * 8);
+                            yield_now().await;
+                        }
+                    });
+                    yield_now().await;
+                    say_culprit();
+                    compute(MS * 300);
+                    short.await.unwrap();
+                })
+                .await;
+        }
         "smol_block_on" => {
             tokio::spawn(async {
                 say_culprit();
@@ -187,6 +249,21 @@ async fn body(program: &str) {
             })
             .await
             .unwrap();
+        }
+        "local_short" => {
+            let local = LocalSet::new();
+            let short = || async {
+                for _ in 0..30 {
+                    compute(MS * 8);
+                    yield_now().await;
+                }
+            };
+            local.run_until(async move { tokio::task::spawn_local(short()).await.unwrap() }).await;
+            local.run_until(async move { birthmark::tokio::spawn_local(short()).await.unwrap() }).await;
+        }
+        "local_blocking" => {
+            let local = LocalSet::new();
+            local.run_until(async { spawn_blocking(|| nap(MS * 400)).await.unwrap() }).await;
         }
         "forties" => {
             tokio::spawn(async {
@@ -324,6 +401,18 @@ async fn body(program: &str) {
             }
         }
         "idle" => tokio::time::sleep(MS * 400).await,
+        "stopped_wrapped" => {
+            birthmark::tokio::spawn(async {
+                for _ in 0..8 {
+                    compute(MS * 30);
+                    yield_now().await;
+                    nap(MS * 30);
+                    yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        }
         "stopped" => {
             // The parent stops and continues us in the middle of a poll that is short by its own time.
             tokio::spawn(async {
@@ -336,6 +425,36 @@ async fn body(program: &str) {
             .await
             .unwrap();
         }
+        other => panic!("no program {other}"),
+    }
+}
+
+/// A task of another executor: only what is watched is seen there.
+async fn on_another_executor(program: &str) {
+    match program {
+        "stuck" => {
+            async {
+                let block = vec![1u8; 3 << 20];
+                compute(MS * 300);
+                drop(std::hint::black_box(block));
+            }
+            .watched()
+            .await;
+        }
+        // Silent from here on.
+        "short" => {
+            async {
+                for _ in 0..30 {
+                    compute(MS * 8);
+                    yield_now().await;
+                }
+            }
+            .watched()
+            .await;
+        }
+        "unblocked" => smol::unblock(|| nap(MS * 300)).watched().await,
+        "waiting" => drop(async { smol::Timer::after(MS * 300).await }.watched().await),
+        "not_watched" => compute(MS * 300),
         other => panic!("no program {other}"),
     }
 }
@@ -363,6 +482,10 @@ fn child(asked: &str) {
         println!("beside={}", BESIDE.load(SeqCst));
     };
     match how {
+        "smol" => {
+            let program = asked.split_once(' ').unwrap().1.to_owned();
+            run_as_a_local_task("smol", async move { on_another_executor(&program).await });
+        }
         "run" => birthmark::tokio::run(true, whole),
         "run_ct" => birthmark::tokio::run_on(Builder::new_current_thread().enable_all(), true, whole),
         "run_mt" => {
@@ -459,6 +582,32 @@ fn a_task_that_computes_is_told_while_it_is_stuck_and_when_it_ended() {
     for how in BOTH {
         let output = told(how, "computing", "slow_callback::compute");
         assert!(output.stderr.contains("computing;"), "{}", output.stderr);
+        let all = output.reports("slow-callback");
+        assert!(all.iter().all(|line| line.contains(" at least ")), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn without_tracing_a_plain_task_says_which_switch_adds_its_spawn_and_a_wrapped_one_where_it_was_wrapped() {
+    let untraced = |program: &str| run(program, &[DEBUG, ("BIRTHMARK_MALLOC", "0")]);
+    for how in ["attached_mt", "attached_ct"] {
+        let output = untraced(&format!("{how} computing"));
+        assert_eq!(output.reports("slow-callback").len(), 2, "{how}\n{}", output.stderr);
+        assert!(!output.stderr.contains("  spawned "), "{how}\n{}", output.stderr);
+        assert!(output.row("help").contains("TRACEMALLOC=5"), "{how}\n{}", output.stderr);
+    }
+    for program in ["run_mt wrapped", "attached_ct wrapped", "attached_mt local_wrapped", "smol stuck"] {
+        let output = untraced(program);
+        assert_eq!(output.reports("slow-callback").len(), 2, "{program}\n{}", output.stderr);
+        assert!(output.row("watched").contains("tests/slow_callback.rs:"), "{program}\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_one_that_allocates_nothing_is_told_and_none_of_six_beside_it_that_do() {
+    for how in BOTH {
+        let output = told(how, "beside_six", "slow_callback::compute");
+        assert!(output.stderr.contains("computing; 0 B allocated meanwhile"), "{how}\n{}", output.stderr);
     }
 }
 
@@ -518,12 +667,44 @@ fn the_root_future_is_told_on_both_flavours() {
     for how in ["run", "run_mt", "run_ct", "attached_mt", "attached_ct"] {
         told(how, "root", "slow_callback::compute");
     }
+    for how in ["run_mt", "attached_ct"] {
+        told(how, "local_root", "slow_callback::compute");
+    }
 }
 
 #[test]
 fn a_task_of_a_local_set_is_told_by_its_own_id() {
     for how in BOTH {
         told(how, "local", "slow_callback::compute");
+        let output = told(how, "local_wrapped", "slow_callback::compute");
+        let all = output.reports("slow-callback");
+        assert!(!all[0].contains("at least"), "{}", output.stderr);
+        assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn short_polls_and_blocking_jobs_of_a_local_set_are_silent() {
+    for how in BOTH {
+        silent(how, "local_short");
+        silent(how, "local_blocking");
+    }
+}
+
+#[test]
+fn a_watched_future_of_another_executor_is_told_while_stuck_and_exactly_when_it_ended() {
+    let output = run("smol stuck", &[TRACED]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let all = output.reports("slow-callback");
+    assert_eq!(all.len(), 2, "{}", output.stderr);
+    assert!(all[0].starts_with("a watched future ") && all[0].contains("is still stuck (#1)"), "{all:?}");
+    assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{all:?}");
+    assert!(output.row("stuck").contains("slow_callback::compute"), "{}", output.stderr);
+    assert!(has_place(output.row("stuck"), "tests/slow_callback.rs:"), "{}", output.stderr);
+    for program in ["short", "unblocked", "waiting", "not_watched"] {
+        let output = run(&format!("smol {program}"), &[TRACED]);
+        assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);
     }
 }
 
@@ -623,8 +804,9 @@ fn an_idle_runtime_is_silent() {
 
 #[test]
 fn a_process_that_is_stopped_and_continued_is_silent() {
-    for how in BOTH {
-        let output = run_meanwhile(&format!("{how} stopped"), &[DEBUG, TRACED], |pid| {
+    let wrapped = [("run_mt", "stopped_wrapped"), ("attached_ct", "stopped_wrapped")];
+    for (how, program) in BOTH.map(|how| (how, "stopped")).into_iter().chain(wrapped) {
+        let output = run_meanwhile(&format!("{how} {program}"), &[DEBUG, TRACED], |pid| {
             std::thread::sleep(MS * 150);
             for _ in 0..2 {
                 // SAFETY: signals to a child of ours that hasn't been waited for.
@@ -635,7 +817,7 @@ fn a_process_that_is_stopped_and_continued_is_silent() {
                 std::thread::sleep(MS * 30);
             }
         });
-        check_silent(how, "stopped", &output);
+        check_silent(how, program, &output);
     }
 }
 
@@ -663,6 +845,7 @@ fn near_misses_stay_silent_with_every_core_kept_busy() {
         }
         silent("attached_mt", "block_on_in_place");
         silent("attached_ct", "short_polls");
+        silent("run_mt", "local_short");
     });
 }
 
@@ -701,6 +884,16 @@ fn an_unconstrained_task_is_told_as_worker_busy_by_its_id() {
         assert!(all[0].contains(&format!("it polls task {}", output.said("culprit"))), "{}", output.stderr);
         assert!(output.stderr.contains("slow_callback::compute"), "{}", output.stderr);
         assert!(output.reports("slow-callback").is_empty(), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn on_one_thread_and_in_a_local_set_only_the_budget_tells_a_plain_tasks_polls_apart_as_documented() {
+    let output = run("attached_ct unconstrained", &[DEBUG, TRACED]);
+    check_silent("attached_ct", "unconstrained", &output);
+    for how in ["attached_ct", "run_mt"] {
+        let output = run(&format!("{how} local"), &[("BIRTHMARK_ASYNC_DEBUG", "1,coop=off"), TRACED]);
+        check_silent(how, "local", &output);
     }
 }
 

@@ -56,6 +56,11 @@ async fn body(program: &str) {
         "slow_in_a_task" => {
             tokio::spawn(async { lookup_host(("slow.test", 80)).await.unwrap().count() }).await.unwrap();
         }
+        "slow_in_a_local_set" => {
+            let local = tokio::task::LocalSet::new();
+            let found = local.spawn_local(async { lookup_host(("slow.test", 80)).await.unwrap().count() });
+            local.run_until(async { assert_eq!(found.await.unwrap(), 1) }).await;
+        }
         "fails" => assert!(lookup_host(String::from("wrong.test:80")).await.is_err()),
         "given_up" => {
             assert!(tokio::time::timeout(MS * 200, lookup_host("slow.test:80")).await.is_err());
@@ -70,6 +75,9 @@ async fn body(program: &str) {
             for _ in 0..5 {
                 assert_eq!(lookup_host("quick.test:80").await.unwrap().count(), 1);
             }
+            let local = tokio::task::LocalSet::new();
+            let found = local.spawn_local(async { lookup_host("quick.test:80").await.unwrap().count() });
+            local.run_until(async { assert_eq!(found.await.unwrap(), 1) }).await;
             assert_eq!(lookup_host("127.0.0.1:80").await.unwrap().count(), 1);
             drop(lookup_host("slow.test:80")); // never asked
         }
@@ -113,6 +121,7 @@ fn a_slow_look_up_is_told_with_its_name_and_its_line() {
         for (program, told) in [
             ("slow", "the look-up of `slow.test:80` took "),
             ("slow_in_a_task", "the look-up of `(\"slow.test\", 80)` took "),
+            ("slow_in_a_local_set", "the look-up of `(\"slow.test\", 80)` took "),
             ("fails", "the look-up of `wrong.test:80` failed after "),
             ("given_up", "the look-up of `slow.test:80` was given up after "),
         ] {
@@ -173,8 +182,8 @@ fn off_nothing_is_told() {
 fn at_the_level_debug_each_look_up_is_told_and_a_slow_one_once() {
     let output = run("mt quick", &[DEBUG, ("BIRTHMARK_REPORT", "level=debug")]);
     let all = output.reports("lookup");
-    assert_eq!(all.len(), 6, "{}", output.stderr);
-    assert!(all[..5].iter().all(|line| line.starts_with("the look-up of `quick.test:80` took ")), "{all:?}");
+    assert_eq!(all.len(), 7, "{}", output.stderr);
+    assert!(all[..6].iter().all(|line| line.starts_with("the look-up of `quick.test:80` took ")), "{all:?}");
     let output = run("mt slow", &[DEBUG, ("BIRTHMARK_REPORT", "level=debug")]);
     assert_eq!(
         (output.reports("lookup").len(), output.reports("slow-lookup").len()),

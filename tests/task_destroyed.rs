@@ -231,6 +231,46 @@ async fn body(program: &str) {
     }
 }
 
+/// On an executor that isn't tokio.
+fn on_smol(program: &str) {
+    birthmark::set_debug(true);
+    let executor = smol::LocalExecutor::new();
+    let run = |n: usize| {
+        smol::block_on(executor.run(async {
+            for _ in 0..n {
+                yield_now().await;
+            }
+        }));
+    };
+    match program {
+        "must_cancelled" => {
+            let task = executor.spawn(waits().watched().must_complete());
+            run(10);
+            smol::block_on(executor.run(task.cancel()));
+        }
+        "must_lost" => {
+            executor.spawn(waits().watched().must_complete()).detach();
+            run(10);
+        }
+        "must_unpolled" => executor.spawn(waits().watched().must_complete()).detach(),
+        "must_lost_a_race" => {
+            let late = waits().watched().must_complete();
+            smol::block_on(executor.run(smol::future::or(late, yield_now())));
+        }
+        // Silent.
+        "must_completes" => {
+            smol::block_on(executor.run(executor.spawn(yield_now().watched().must_complete())));
+        }
+        "lost" => {
+            executor.spawn(waits().watched()).detach();
+            executor.spawn(waits().watched().daemon()).detach();
+            executor.spawn(waits()).detach();
+            run(10);
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
 fn built(flavour: &str) -> Runtime {
     match flavour {
         "mt" => Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap(),
@@ -287,6 +327,9 @@ fn ending(runtime: Runtime, is_wrapped: bool) {
 
 fn child(asked: &str) {
     let (how, program) = asked.split_once(' ').unwrap();
+    if how == "smol" {
+        return on_smol(program);
+    }
     let (way, flavour) = how.split_once('_').unwrap();
     match way {
         "attach" => {
@@ -394,6 +437,19 @@ async fn local_body(program: &str) {
         "daemon" => {
             drop(birthmark::tokio::spawn_local(waits().watched().daemon()));
             settle().await;
+        }
+        "must_aborted" => {
+            let handle = birthmark::tokio::spawn_local(waits().watched().must_complete());
+            settle().await;
+            handle.abort();
+            settle().await;
+        }
+        "must_lost" => {
+            drop(birthmark::tokio::spawn_local(waits().watched().must_complete()));
+            settle().await;
+        }
+        "must_completes" => {
+            birthmark::tokio::spawn_local(yield_now().watched().must_complete()).await.unwrap();
         }
         "none" => {
             let task = tokio::task::spawn_local(yield_now());
@@ -608,16 +664,31 @@ fn a_future_that_must_complete_is_told_wherever_it_is_dropped_before() {
     for flavour in ["mt", "ct"] {
         for program in ["must_timeout", "must_aborted", "must_lost", "must_unpolled"] {
             for variables in [[DEBUG, TRACED], [DEBUG, ("BIRTHMARK_MALLOC", "0")]] {
-                let program = format!("attach_{flavour} {program}");
-                let output = run(&program, &variables);
-                let text = text(&program, &variables, &output);
-                let all = output.reports("task-destroyed");
-                let told = "future `task_destroyed::waits` must complete and was dropped before it did";
-                assert_eq!(all, [told], "{text}");
-                assert!(output.reports("never-awaited").is_empty(), "{text}");
-                let created = output.stderr.lines().find(|line| line.starts_with("  created ")).unwrap();
-                assert!(created.contains("tests/task_destroyed.rs:"), "{text}");
+                incomplete(&format!("attach_{flavour} {program}"), &variables);
             }
         }
+    }
+}
+
+/// The one report, of a future that must complete.
+fn incomplete(program: &str, variables: &[(&str, &str)]) {
+    let output = run(program, variables);
+    let text = text(program, variables, &output);
+    let all = output.reports("task-destroyed");
+    let told = "future `task_destroyed::waits` must complete and was dropped before it did";
+    assert_eq!(all, [told], "{text}");
+    assert!(output.reports("never-awaited").is_empty(), "{text}");
+    let created = output.stderr.lines().find(|line| line.starts_with("  created ")).unwrap();
+    assert!(created.contains("tests/task_destroyed.rs:"), "{text}");
+}
+
+#[test]
+fn a_future_that_must_complete_is_told_in_a_local_set_and_on_another_executor_too() {
+    let programs = ["cancelled", "lost", "unpolled", "lost_a_race"].map(|end| format!("smol must_{end}"));
+    let local = ["local_mt must_aborted", "local_ct must_lost"].map(str::to_owned);
+    programs.iter().chain(&local).for_each(|program| incomplete(program, &[DEBUG, TRACED]));
+    for program in ["smol must_completes", "smol lost", "local_ct must_completes"] {
+        let output = silent(program, &[DEBUG, TRACED]);
+        assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);
     }
 }

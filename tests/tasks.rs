@@ -168,6 +168,13 @@ async fn body(program: &str) {
                     assert!(tasks.is_complete(), "{tasks}");
                     let _ = (go.send(()), go_wrapped.send(()));
                     let _ = (handle.await, wrapped.await);
+                    let own = || (current_task().unwrap().id(), TaskId::Task(number(tokio::task::id())));
+                    let (seen, own_id) = tokio::task::spawn_local(async move { own() }).await.unwrap();
+                    assert_eq!(seen, own_id);
+                    let own = move || async move { (current_task().unwrap(), own()) };
+                    let (task, (seen, own_id)) = birthmark::tokio::spawn_local(own()).await.unwrap();
+                    assert_eq!((seen, task.id(), task.kind()), (own_id, own_id, TaskKind::Task));
+                    assert!(task.spawned_at().unwrap().file().ends_with("tests/tasks.rs"));
                 })
                 .await;
         }

@@ -85,6 +85,18 @@ async fn body(program: &str) {
             local.run_until(async { tokio::task::spawn_local(async {}).await.unwrap() }).await;
         }
         // Failing.
+        "unflushed_in_a_local_set" => {
+            let local = LocalSet::new();
+            local.run_until(async { tokio::task::spawn_local(unflushed()).await.unwrap() }).await;
+        }
+        "leak_in_a_local_set" => {
+            let local = LocalSet::new();
+            let lost = async {
+                birthmark::tokio::spawn_local(waiter());
+                yield_now().await;
+            };
+            local.run_until(lost).await;
+        }
         "leak" => {
             tokio::spawn(waiter());
         }
@@ -278,6 +290,17 @@ fn a_task_that_goes_on_fails_its_test_with_the_place_of_its_spawn() {
 }
 
 #[test]
+fn a_task_that_its_local_set_took_along_fails_its_test_as_destroyed() {
+    for how in BOTH {
+        let output = fails(how, "leak_in_a_local_set", &[]);
+        let message = message(&output);
+        assert!(message.contains("1 task was still pending when its `LocalSet` was dropped"), "{message}");
+        let spawned = message.lines().find(|line| line.starts_with("  spawned ")).unwrap();
+        assert!(spawned.contains("tests/test_wrapper.rs:"), "{message}");
+    }
+}
+
+#[test]
 fn without_traces_a_leak_is_told_with_what_is_known() {
     for how in BOTH {
         let output = fails(how, "leak", &[("TRACEMALLOC", "0")]);
@@ -293,7 +316,7 @@ fn an_unread_panic_and_a_lost_writer_fail_their_test_with_their_places() {
         let output = fails(how, "unread_panic", &[]);
         assert!(message(&output).contains("birthmark: task-error: task "), "{}", output.stderr);
         assert!(message(&output).contains("nobody reads this"), "{}", output.stderr);
-        for program in ["unflushed", "unflushed_in_a_task"] {
+        for program in ["unflushed", "unflushed_in_a_task", "unflushed_in_a_local_set"] {
             let output = fails(how, program, &[]);
             let message = message(&output);
             assert!(message.contains("BufWriter was dropped with 5 bytes unflushed"), "{message}");

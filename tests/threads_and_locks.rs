@@ -1,8 +1,10 @@
-//! A value used on a thread that isn't its own, and a lock of std held while its task waits.
+//! A value used on a thread that isn't its own, and a lock of std held while its task waits. On both flavours of tokio, in a
+//! `LocalSet` and on another executor.
 
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod executors;
 
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use birthmark::ThreadBound;
 use birthmark::WatchExt as _;
 use birthmark::sync::{Mutex, RwLock};
 use child_process::{Output, asked, run};
+use executors::{EVERYWHERE, run_as_a_local_task, run_as_a_task};
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, yield_now};
 
@@ -42,6 +45,36 @@ async fn gives_it_back(mutex: &Mutex<u8>) {
 
 static SHARED: Mutex<u8> = Mutex::new(0);
 
+/// In a task of its own; whether it may wait in between and be polled by the same thread again.
+async fn bound_in_a_task(program: &str, may_wait: bool) {
+    let bound = bind();
+    match program {
+        "stays" => {
+            for _ in 0..3 {
+                assert_eq!(use_elsewhere(&bound), 7);
+                if may_wait {
+                    yield_now().await;
+                }
+            }
+        }
+        "lent_to_a_thread" => {
+            let elsewhere = std::thread::Builder::new().name("elsewhere".into());
+            let user = elsewhere.spawn(move || use_elsewhere(&bound)).unwrap();
+            assert!(user.join().is_err());
+        }
+        // On one thread it is at home in every task.
+        "lent_to_a_task" => {
+            tokio::spawn(async move { assert_eq!(use_elsewhere(&bound), 7) }).await.unwrap();
+        }
+        // Of a multi-threaded runtime, from its root or a `LocalSet`, which are on the main thread.
+        "lent_to_a_worker" => {
+            assert!(tokio::spawn(async move { use_elsewhere(&bound) }).await.is_err());
+        }
+        other => panic!("no program {other}"),
+    }
+}
+
+#[allow(clippy::await_holding_lock)] // what clippy finds itself
 async fn body(program: &str) {
     match program {
         "used_elsewhere" => {
@@ -79,6 +112,18 @@ async fn body(program: &str) {
                 holds_a_mutex(&Mutex::new(0)).watched().await;
             }
         }
+        "not_watched" => holds_a_mutex(&Mutex::new(0)).await,
+        "of_std" => {
+            let mutex = std::sync::Mutex::new(0);
+            async {
+                let guard = mutex.lock().unwrap();
+                yield_now().await;
+                drop(guard);
+            }
+            .watched()
+            .await;
+        }
+        "given_back_here" => gives_it_back(&Mutex::new(0)).watched().await,
         "rw_lock" => {
             let lock = RwLock::new(0);
             async {
@@ -123,6 +168,12 @@ async fn body(program: &str) {
 fn program() {
     if let Some(asked) = asked() {
         let (how, program) = asked.split_once(' ').unwrap();
+        let (place, own) = (how.strip_prefix("task:"), program.to_owned());
+        if let Some(place) = place {
+            let may_wait = place != "mt";
+            run_as_a_task(place, async move { bound_in_a_task(&own, may_wait).await });
+            return;
+        }
         match how {
             "mt" => birthmark::tokio::run(true, body(program)),
             "ct" => {
@@ -134,6 +185,8 @@ fn program() {
                 body(program).await;
             }),
             "off" => birthmark::tokio::run(false, body(program)),
+            "local" | "smol" => run_as_a_local_task(how, async move { body(&own).await }),
+            "root" => birthmark::tokio::run(true, bound_in_a_task(program, true)),
             other => panic!("no way {other}"),
         }
     }
@@ -173,6 +226,40 @@ fn a_use_on_another_thread_panics_there_with_both_stacks_and_both_threads() {
 }
 
 #[test]
+fn a_value_bound_in_a_task_panics_on_another_thread_and_is_silent_on_its_own() {
+    for how in EVERYWHERE {
+        let output = run(&format!("task:{how} lent_to_a_thread"), &[TRACED]);
+        let text = format!("{how}\n{}", output.stderr);
+        assert_eq!(output.code, Some(0), "{text}");
+        let all = output.reports("wrong-thread");
+        assert!(all.len() == 1 && all[0].ends_with(" was used on thread elsewhere"), "{text}");
+        let (made, used) = (rows(&output, "made"), rows(&output, "used"));
+        assert!(made.len() == 1 && made[0].contains("threads_and_locks::bind"), "{text}");
+        assert!(used.len() == 1 && used[0].contains("use_elsewhere"), "{text}");
+        assert!(is_here(made[0]) && is_here(used[0]), "{text}");
+        let output = run(&format!("task:{how} stays"), &[TRACED]);
+        assert_eq!(output.code, Some(0), "{how}\n{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{how}\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_value_lent_to_another_task_panics_where_that_is_polled_by_another_thread() {
+    for how in ["root", "task:local"] {
+        let output = run(&format!("{how} lent_to_a_worker"), &[TRACED]);
+        assert_eq!(output.code, Some(0), "{how}\n{}", output.stderr);
+        let all = output.reports("wrong-thread");
+        assert_eq!(all.len(), 1, "{how}\n{}", output.stderr);
+        assert!(all[0].contains(" was used on thread tokio-rt-worker, task "), "{how}\n{}", output.stderr);
+        let used = rows(&output, "used");
+        assert!(used.len() == 1 && used[0].contains("use_elsewhere"), "{how}\n{}", output.stderr);
+    }
+    let output = run("task:ct lent_to_a_task", &[TRACED]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(!output.stderr.contains("birthmark:"), "{}", output.stderr);
+}
+
+#[test]
 fn with_async_debug_off_a_use_elsewhere_still_panics_with_both_lines() {
     let output = run("off used_elsewhere", &[]);
     let told = output.reports("wrong-thread");
@@ -202,6 +289,10 @@ fn a_lock_held_across_an_await_is_told_once_with_the_line_that_took_it() {
         ("mt mutex_in_root", "Mutex"),
         ("ct mutex_in_root", "Mutex"),
         ("mt mutex_in_local_set", "Mutex"),
+        ("ct mutex_in_local_set", "Mutex"),
+        ("local rw_lock", "RwLock"),
+        ("smol mutex", "Mutex"),
+        ("smol rw_lock", "RwLock"),
         ("attached mutex_each_time", "Mutex"),
         ("attached rw_lock", "RwLock"),
     ] {
@@ -223,7 +314,24 @@ fn a_lock_held_across_an_await_is_told_once_with_the_line_that_took_it() {
 
 #[test]
 fn a_lock_given_back_before_the_await_or_taken_outside_is_silent() {
-    for program in ["mt given_back", "ct given_back", "attached taken_before", "off mutex"] {
+    for program in [
+        "mt given_back",
+        "ct given_back",
+        "local given_back_here",
+        "smol given_back_here",
+        "attached taken_before",
+        "smol taken_before",
+        "off mutex",
+    ] {
+        let output = run(program, &[TRACED]);
+        assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
+        assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn a_lock_of_a_future_that_nothing_watches_and_stds_own_are_not_seen_as_documented() {
+    for program in ["attached not_watched", "local not_watched", "smol not_watched", "mt of_std"] {
         let output = run(program, &[TRACED]);
         assert_eq!(output.code, Some(0), "{program}\n{}", output.stderr);
         assert!(!output.stderr.contains("birthmark:"), "{program}\n{}", output.stderr);

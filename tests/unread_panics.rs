@@ -142,6 +142,14 @@ async fn body(program: &str) {
             }));
             tokio::time::sleep(MS * 30).await;
         }
+        "local_leaked" => {
+            let set = LocalSet::new();
+            set.run_until(async {
+                std::mem::forget(tokio::task::spawn_local(fails()));
+                tokio::time::sleep(MS * 30).await;
+            })
+            .await;
+        }
         "in_a_static" => {
             static HELD: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>> =
                 std::sync::Mutex::new(Vec::new());
@@ -264,6 +272,27 @@ async fn body(program: &str) {
                 .run_until(async { assert!(tokio::task::spawn_local(fails()).await.unwrap_err().is_panic()) })
                 .await;
         }
+        "local_caught" => {
+            LocalSet::new()
+                .run_until(async {
+                    let task = tokio::task::spawn_local(async {
+                        let payload = Caught(Box::pin(fails())).await.unwrap_err();
+                        yield_now().await;
+                        drop(payload);
+                    });
+                    task.await.unwrap();
+                })
+                .await;
+        }
+        "smol_caught" => {
+            // Another executor's: whoever polls it gets the panic.
+            let thread = std::thread::spawn(|| {
+                let executor = smol::LocalExecutor::new();
+                let task = executor.spawn(async { boom() });
+                catch_unwind(AssertUnwindSafe(|| smol::block_on(executor.run(task))))
+            });
+            std::mem::forget(thread.join().unwrap().unwrap_err());
+        }
         "no_size" => drop(tokio::spawn(async {
             say();
             std::panic::panic_any(());
@@ -324,7 +353,7 @@ const UNREAD: [&str; 12] = [
     "returned_as_output",
 ];
 
-const READ: [&str; 13] = [
+const READ: [&str; 14] = [
     "awaited",
     "into_panic",
     "awaited_elsewhere",
@@ -337,14 +366,28 @@ const READ: [&str; 13] = [
     "caught_in_blocking",
     "blocking_awaited",
     "local_awaited",
+    "local_caught",
     "select",
 ];
 
-const HELD: [&str; 6] =
-    ["leaked", "leaked_large", "leaked_string", "in_a_static", "set_leaked", "blocking_leaked"];
+const HELD: [&str; 7] = [
+    "leaked",
+    "leaked_large",
+    "leaked_string",
+    "in_a_static",
+    "set_leaked",
+    "blocking_leaked",
+    "local_leaked",
+];
 
-const KEPT: [&str; 5] =
-    ["error_kept", "payload_kept", "error_kept_alone", "blocking_error_kept", "caught_and_kept"];
+const KEPT: [&str; 6] = [
+    "error_kept",
+    "payload_kept",
+    "error_kept_alone",
+    "blocking_error_kept",
+    "caught_and_kept",
+    "smol_caught",
+];
 
 #[test]
 fn a_panic_whose_handle_is_forgotten_or_held_to_the_end_is_told_at_exit() {

@@ -4,10 +4,14 @@
 
 mod child_process;
 
+use std::pin::Pin;
+use std::sync::Mutex;
+
 use birthmark::ResourceGuard;
 use birthmark::warnings::{self, Action, Filter, Kind, Level};
 use child_process::{Output, asked, run};
 use tokio::runtime::Builder;
+use tokio::task::{LocalSet, yield_now};
 
 #[global_allocator]
 static A: birthmark::DebugAlloc = birthmark::DebugAlloc::new();
@@ -112,7 +116,7 @@ fn child(program: &str) {
                 runtime.block_on(async {
                     for _ in 0..200 {
                         drop(tokio::spawn(fails()));
-                        tokio::task::yield_now().await;
+                        yield_now().await;
                     }
                 });
             });
@@ -138,11 +142,16 @@ fn child(program: &str) {
                 })
             });
         }
+        "run_ct" => birthmark::tokio::run_on(&mut Builder::new_current_thread(), true, async { lose_all() }),
+        "run_local" => birthmark::tokio::run(true, async {
+            let lose = async { tokio::task::spawn_local(async { lose_all() }).await.unwrap() };
+            LocalSet::new().run_until(lose).await;
+        }),
         "catch_async" => birthmark::tokio::run(true, async {
             let work = |n: usize| async move {
                 for _ in 0..n {
                     export::lose("Export", n);
-                    tokio::task::yield_now().await;
+                    yield_now().await;
                 }
             };
             let tasks: Vec<_> = (1..=4).map(|n| tokio::spawn(warnings::catch_async(work(n)))).collect();
@@ -152,8 +161,51 @@ fn child(program: &str) {
             }
             println!("counts={counts:?}");
         }),
+        "interleaved_mt" => birthmark::tokio::run(true, interleaved(&|task| drop(tokio::spawn(task)))),
+        "interleaved_ct" => {
+            let body = interleaved(&|task| drop(tokio::spawn(task)));
+            birthmark::tokio::run_on(&mut Builder::new_current_thread(), true, body);
+        }
+        "interleaved_local" => birthmark::tokio::run(true, async {
+            let body = interleaved(&|task| drop(tokio::task::spawn_local(task)));
+            LocalSet::new().run_until(body).await;
+        }),
+        "interleaved_smol" => {
+            birthmark::set_debug(true);
+            let executor = smol::LocalExecutor::new();
+            smol::block_on(executor.run(interleaved(&|task| executor.spawn(task).detach())));
+        }
         other => panic!("no program {other}"),
     }
+}
+
+/// Three tasks lose something in turn: two catch, each its own, and the third doesn't.
+async fn interleaved(spawn: &dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>)) {
+    static TURNS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    static DONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    async fn work(what: &'static str) {
+        for n in 1..=3 {
+            export::lose(what, n);
+            TURNS.lock().unwrap().push(what);
+            yield_now().await;
+        }
+    }
+    for what in ["Left", "Right"] {
+        spawn(Box::pin(async move {
+            let ((), caught) = warnings::catch_async(work(what)).await;
+            let all: Vec<_> = caught.iter().map(|warning| warning.sentence()).collect();
+            DONE.lock().unwrap().push(format!("{what}={}", all.join("|")));
+        }));
+    }
+    spawn(Box::pin(async {
+        work("Nobody").await;
+        DONE.lock().unwrap().push("Nobody=".into());
+    }));
+    while DONE.lock().unwrap().len() < 3 {
+        yield_now().await;
+    }
+    DONE.lock().unwrap().iter().for_each(|line| println!("{line}"));
+    println!("turns={}", TURNS.lock().unwrap().join(" "));
 }
 
 #[test]
@@ -205,7 +257,9 @@ fn message_category_module_and_line_choose_and_the_last_that_matches_wins() {
     assert_eq!(told("ignore,always:Export"), [E1, E2, E3]);
     assert_eq!(told("always:Export,ignore"), Vec::<String>::new());
     if cfg!(debug_assertions) {
-        assert_eq!(told("ignore::::21"), [E3, C4]);
+        let (before, _) = include_str!("warnings.rs").split_once("drop(std::hint").unwrap();
+        let line = before.lines().count();
+        assert_eq!(told(&format!("ignore::::{line}")), [E3, C4]);
     }
 }
 
@@ -245,12 +299,16 @@ fn an_error_that_nobody_takes_ends_the_process_with_status_70_when_it_ends() {
 
 #[test]
 fn run_panics_with_the_reports_once_it_is_over() {
-    let output = under("run", "error");
-    assert_eq!(output.code, Some(101), "{}", output.stderr);
-    assert!(
-        output.stderr.contains("a filter makes these 3 warnings errors\nbirthmark: resource-warning: Export")
-    );
-    assert!(output.stderr.contains("tests/warnings.rs:"), "{}", output.stderr);
+    for program in ["run", "run_ct", "run_local"] {
+        let output = under(program, "error");
+        assert_eq!(output.code, Some(101), "{}", output.stderr);
+        let head = "a filter makes these 3 warnings errors\nbirthmark: resource-warning: Export";
+        assert!(output.stderr.contains(head), "{program}\n{}", output.stderr);
+        assert!(output.stderr.contains("tests/warnings.rs:"), "{}", output.stderr);
+        let ignored = under(program, "error,ignore::resource-warning");
+        assert_eq!(ignored.code, Some(0), "{program}\n{}", ignored.stderr);
+        assert!(ignored.stderr.is_empty(), "{program}\n{}", ignored.stderr);
+    }
     let slow = under("run_slow", "error::slow-callback");
     assert_eq!(slow.code, Some(101), "{}", slow.stderr);
     assert!(slow.stderr.contains("a filter makes this warning an error\nbirthmark: slow-callback: task "));
@@ -314,4 +372,23 @@ fn a_task_catches_what_arises_in_its_own_polls() {
     let output = run("catch_async", &[]);
     assert_eq!(output.said("counts"), "[1, 2, 3, 4]");
     assert!(lost(&output).is_empty(), "{}", output.stderr);
+}
+
+#[test]
+fn of_tasks_interleaved_on_one_thread_each_catches_its_own_and_what_nobody_catches_is_told() {
+    for how in ["mt", "ct", "local", "smol"] {
+        let output = run(&format!("interleaved_{how}"), &[]);
+        let text = format!("{how}\n{}\n{}", output.stdout, output.stderr);
+        assert_eq!(output.code, Some(0), "{text}");
+        for what in ["Left", "Right"] {
+            let all = [1, 2, 3].map(|n| format!("{what} was dropped with {n} left undone"));
+            assert_eq!(output.said(what), all.join("|"), "{text}");
+        }
+        // Each once a round.
+        let turns: Vec<_> = output.said("turns").split(' ').collect();
+        for round in turns.chunks(3).filter(|_| how != "mt") {
+            assert!(["Left", "Right", "Nobody"].iter().all(|what| round.contains(what)), "{text}");
+        }
+        assert_eq!(lost(&output), ["Nobody was dropped with 1 left undone"], "{text}");
+    }
 }

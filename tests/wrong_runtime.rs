@@ -73,6 +73,17 @@ fn child(flavour: &str, program: &str) {
             drop(one);
             panics(|| other.block_on(async { use_client(&client) }));
         }
+        "in_another_local_set" => {
+            let client = one.block_on(async { make_client() });
+            let local = tokio::task::LocalSet::new();
+            let task = local.spawn_local(async move { use_client(&client) });
+            assert!(other.block_on(local.run_until(task)).unwrap_err().is_panic());
+        }
+        "on_smol_after_its_end" => {
+            let client = one.block_on(async { make_client() });
+            drop(one);
+            panics(|| smol::block_on(async { use_client(&client) }));
+        }
         "outside_after_its_end" => {
             let client = one.block_on(async { make_client() });
             drop(one);
@@ -229,7 +240,7 @@ fn told(flavour: &str, program: &str, made: &str, variables: &[(&str, &str)]) ->
 #[test]
 fn a_use_in_another_runtime_panics_there_with_both_places_and_both_runtimes() {
     for flavour in ["mt", "ct"] {
-        for program in ["in_another", "in_another_task"] {
+        for program in ["in_another", "in_another_task", "in_another_local_set"] {
             for variables in [&[DEBUG][..], &[DEBUG, TRACED]] {
                 let output = told(flavour, program, "made", variables);
                 let line = output.reports("wrong-runtime")[0].to_owned();
@@ -253,9 +264,11 @@ fn a_use_after_its_runtime_has_ended_says_so_inside_of_another_and_outside_of_al
         let output = told(flavour, "in_another_after_its_end", "made", &[DEBUG, TRACED]);
         let line = output.reports("wrong-runtime")[0];
         assert!(line.contains(", which ended ") && line.contains(" ago, was used in runtime "), "{line}");
-        let output = told(flavour, "outside_after_its_end", "made", &[DEBUG, TRACED]);
-        let line = output.reports("wrong-runtime")[0];
-        assert!(line.ends_with(" ago, was used outside of all runtimes"), "{line}");
+        for program in ["outside_after_its_end", "on_smol_after_its_end"] {
+            let output = told(flavour, program, "made", &[DEBUG, TRACED]);
+            let line = output.reports("wrong-runtime")[0];
+            assert!(line.ends_with(" ago, was used outside of all runtimes"), "{line}");
+        }
     }
 }
 

@@ -12,6 +12,8 @@ struct Base {
 }
 
 static BASE: OnceLock<Base> = OnceLock::new();
+/// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
+static SURE: AtomicU64 = AtomicU64::new(0);
 /// Ticks under which a poll is surely quick: a little less than the limit. All ones before [`begin`].
 static QUICK: AtomicU64 = AtomicU64::new(u64::MAX);
 
@@ -67,6 +69,18 @@ fn begin_now() {
         base
     });
     limit_changed(super::switch::limit()); // it may have changed meanwhile
+}
+
+/// Nanoseconds that surely passed since some moment, up to the watchdog's last sample; of one that doesn't run nothing does.
+#[inline(always)]
+pub(crate) fn sure() -> u64 {
+    SURE.load(Relaxed)
+}
+
+/// So much more surely passed.
+#[cfg(feature = "tokio")]
+pub(crate) fn passed_surely(time: Duration) {
+    SURE.fetch_add(time.as_nanos() as u64, Relaxed);
 }
 
 /// The span of so many ticks.

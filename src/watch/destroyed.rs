@@ -10,7 +10,7 @@ use super::task::soon;
 use super::tasks::spotted::LAST_CLOSING;
 use super::tokio::future_type;
 use super::warning::{Kind, Row, Warning};
-use super::{heap, reporter};
+use super::{heap, reporter, trial};
 use crate::trace::frame::{Owner, Traceback};
 use crate::trace::owner;
 
@@ -43,6 +43,8 @@ pub(crate) struct Closing {
     what: Closed,
     /// By which the tasks that it has found know it; 0: by none.
     number: u64,
+    /// The test of the thread that closes it.
+    test: u64,
     facts: Mutex<Facts>,
 }
 
@@ -106,12 +108,10 @@ impl Facts {
 
 impl Closing {
     pub(crate) fn new(what: Closed) -> Arc<Self> {
-        let Some(mut open) = soon(&OPEN) else {
-            return Arc::new(Self { what, number: 0, facts: Mutex::default() });
-        };
+        let new = |number| Arc::new(Self { what, number, test: trial::here(), facts: Mutex::default() });
+        let Some(mut open) = soon(&OPEN) else { return new(0) };
         let is_free = |number: &u64| open.iter().all(|other| other.number != *number);
-        let number = (1..=LAST_CLOSING).find(is_free).unwrap_or(0);
-        let closing = Arc::new(Self { what, number, facts: Mutex::default() });
+        let closing = new((1..=LAST_CLOSING).find(is_free).unwrap_or(0));
         open.push(Arc::clone(&closing));
         closing
     }
@@ -161,8 +161,10 @@ impl Closing {
     fn tell(&self) {
         let taken = self.facts.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((groups, more)) = taken {
-            let what = self.what;
-            reporter::later(Box::new(move || words(what, groups, more, &heap::traceback)));
+            let (what, test) = (self.what, self.test);
+            reporter::later(Box::new(move || {
+                words(what, groups, more, &heap::traceback).map(|warning| warning.of_test(test))
+            }));
         }
     }
 }

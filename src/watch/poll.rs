@@ -3,7 +3,7 @@
 
 use std::panic::Location;
 use std::sync::atomic::{
-    AtomicI64, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicI64, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::time::Duration;
@@ -35,6 +35,10 @@ pub(crate) struct Published {
     waited: AtomicU64,
     /// Ticks of polls that ended inside the present one and were told.
     told: AtomicU64,
+    /// What had surely passed when the poll began.
+    sure: AtomicU64,
+    /// Other tasks were polled inside: what it takes isn't its own.
+    host: AtomicBool,
     /// Its place in the registry of tasks; 0: none.
     place: AtomicUsize,
     /// That of the outermost wrapped poll of the thread.
@@ -55,6 +59,8 @@ impl Published {
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            sure: AtomicU64::new(0),
+            host: AtomicBool::new(false),
             place: AtomicUsize::new(0),
             outermost: AtomicUsize::new(0),
             test: AtomicU64::new(0),
@@ -75,6 +81,10 @@ pub(crate) struct Current {
     pub waker: usize,
     /// Nothing for the root future.
     pub made: Option<&'static Location<'static>>,
+    /// What had surely passed when it began.
+    pub sure: u64,
+    /// The tokio task that it belongs to, 0: none; nothing where that isn't known.
+    pub task: Option<u64>,
 }
 
 impl Published {
@@ -111,7 +121,8 @@ impl Published {
         if since == 0 {
             return None;
         }
-        let root = as_place(self.place.load(Relaxed)).is_some_and(Place::is_root);
+        let place = as_place(self.place.load(Relaxed));
+        let root = place.is_some_and(Place::is_root);
         let made = if root { std::ptr::null() } else { self.made.load(Relaxed) as *const Location<'static> };
         let current = Current {
             since,
@@ -120,6 +131,8 @@ impl Published {
             waker: if root { 0 } else { self.waker.load(Relaxed) },
             // SAFETY: null or the address of a `&'static Location`, written by `enter`.
             made: unsafe { made.as_ref() },
+            sure: self.sure.load(Relaxed),
+            task: place.map(Place::polled_by),
         };
         (self.since.load(Acquire) == since).then_some(current)
     }
@@ -140,6 +153,22 @@ impl Published {
         }
     }
 
+    /// The watchdog saw another task polled inside of the poll that began then.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn note_host(&self, since: u64) {
+        self.host.store(true, Release);
+        // It ended meanwhile, and another has begun: that hosts nobody yet.
+        if !self.still(since) {
+            self.host.store(false, Release);
+        }
+    }
+
+    /// Whether other tasks were polled inside.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_host(&self) -> bool {
+        self.host.load(Acquire)
+    }
+
     #[cfg(feature = "tokio")]
     pub(crate) fn note_case(&self, case: u64) {
         self.case.store(case, Relaxed);
@@ -151,12 +180,25 @@ pub(crate) struct Entered {
     slot: &'static Slot,
     since: u64,
     /// The poll around this one on the same thread.
-    outer: (u64, i64, usize, usize, u64, u64, u64),
+    outer: Outer,
     place: Option<&'static Place>,
     /// The registered polls around this one: the next, and the outermost.
     around: (usize, usize),
     /// The task that blocks counted for outside of this poll, by its key.
     task: u64,
+}
+
+/// What is said of a poll while another one runs inside.
+struct Outer {
+    since: u64,
+    allocated: i64,
+    waker: usize,
+    made: usize,
+    case: u64,
+    waited: u64,
+    told: u64,
+    sure: u64,
+    host: bool,
 }
 
 /// Begins a poll. Only while async debug is on.
@@ -171,15 +213,17 @@ pub(crate) fn enter(
         return None;
     }
     let p = &slot.poll;
-    let outer = (
-        p.since.load(Relaxed),
-        p.allocated.load(Relaxed),
-        p.waker.load(Relaxed),
-        p.made.load(Relaxed),
-        p.case.load(Relaxed),
-        p.waited.load(Relaxed),
-        p.told.load(Relaxed),
-    );
+    let mut outer = Outer {
+        since: p.since.load(Relaxed),
+        allocated: p.allocated.load(Relaxed),
+        waker: p.waker.load(Relaxed),
+        made: p.made.load(Relaxed),
+        case: p.case.load(Relaxed),
+        waited: p.waited.load(Relaxed),
+        told: p.told.load(Relaxed),
+        sure: p.sure.load(Relaxed),
+        host: p.host.load(Relaxed),
+    };
     let around = (p.place.load(Relaxed), p.outermost.load(Relaxed));
     let task = line().task.get();
     p.since.store(0, Release);
@@ -189,9 +233,13 @@ pub(crate) fn enter(
     p.case.store(0, Relaxed);
     p.waited.store(0, Relaxed);
     p.told.store(0, Relaxed);
+    p.sure.store(clock::sure(), Relaxed);
+    p.host.store(false, Relaxed);
     let since = clock::ticks();
     if let Some(place) = place {
-        place.begins(since, waker as usize, as_place(around.0));
+        let host = as_place(around.0);
+        place.begins(since, waker as usize, host);
+        outer.host |= host.is_some_and(|host| host.polled_by() != place.polled_by());
         p.place.store(std::ptr::from_ref(place) as usize, Relaxed);
         if around.1 == 0 {
             p.outermost.store(std::ptr::from_ref(place) as usize, Relaxed);
@@ -278,14 +326,16 @@ impl Drop for Entered {
         p.place.store(self.around.0, Relaxed);
         p.outermost.store(self.around.1, Relaxed);
         line().task.set(self.task);
-        let (since, allocated, waker, made, case, waited, outer_told) = self.outer;
-        p.allocated.store(allocated, Relaxed);
-        p.waker.store(waker, Relaxed);
-        p.made.store(made, Relaxed);
-        p.case.store(case, Relaxed);
-        p.waited.store(waited, Relaxed);
-        p.told.store(outer_told.wrapping_add(told), Relaxed);
-        p.since.store(since, Release);
+        let outer = &self.outer;
+        p.allocated.store(outer.allocated, Relaxed);
+        p.waker.store(outer.waker, Relaxed);
+        p.made.store(outer.made, Relaxed);
+        p.case.store(outer.case, Relaxed);
+        p.waited.store(outer.waited, Relaxed);
+        p.told.store(outer.told.wrapping_add(told), Relaxed);
+        p.sure.store(outer.sure, Relaxed);
+        p.host.store(outer.host, Relaxed);
+        p.since.store(outer.since, Release);
     }
 }
 
@@ -297,7 +347,14 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     // First of all: what follows allocates, too.
     let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let limit = switch::limit();
+    let case = p.case.load(Relaxed);
+    // Of what polls others, the watchdog proves what itself takes.
+    if case == 0 && p.host.load(Relaxed) && !limit.is_zero() {
+        return false;
+    }
     let seen = clock::span(passed);
+    #[cfg(feature = "tokio")]
+    let seen = runtime::surely(seen, p.sure.load(Relaxed));
     clock::limit_changed(limit);
     let waited = match p.waited.load(Relaxed) {
         0 => Duration::ZERO,
@@ -312,7 +369,6 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return false };
     let made = p.made.load(Relaxed) as *const Location<'static>;
-    let case = p.case.load(Relaxed);
     let root = as_place(p.place.load(Relaxed)).is_some_and(Place::is_root);
     let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
     let _ours = heap::ours();

@@ -67,8 +67,8 @@ fn dropped(facts: &Facts) {
 }
 
 /// Whether the program itself let go of the future, as the names of the dropping stack tell, most recent first. Not where its
-/// owner was cancelled (an aborted task, a runtime's end, a future that lost a `select!`), nor where a combinator held
-/// it (the branches of a `select!` are a tuple), nor where the names can't tell.
+/// owner was cancelled (an aborted task, a runtime's end, a future that lost a `select!`), nor where a combinator or another crate
+/// held it (the branches of a `select!` are a tuple; an executor, a `FuturesUnordered`), nor where the names can't tell.
 fn is_forgotten(stack: &[Named]) -> bool {
     let mut seen = false;
     for named in stack {
@@ -90,7 +90,7 @@ fn is_forgotten(stack: &[Named]) -> bool {
             {
                 return false;
             }
-        } else if function.contains("tokio::") {
+        } else if function.contains("tokio::") || named.package.is_some() {
             return false;
         } else if named.user {
             return seen;
@@ -126,9 +126,12 @@ fn words(
 mod tests {
     use super::*;
 
+    fn stack(functions: &[&str]) -> Vec<Named> {
+        functions.iter().map(|f| Named::called(f)).collect()
+    }
+
     fn forgotten(functions: &[&str]) -> bool {
-        let stack: Vec<_> = functions.iter().map(|f| Named::called(f)).collect();
-        is_forgotten(&stack)
+        is_forgotten(&stack(functions))
     }
 
     const WATCHED: &str =
@@ -150,6 +153,10 @@ mod tests {
             );
         }
         assert!(!forgotten(&[WATCHED, "tokio::runtime::task::harness::cancel_task", "app::main"]));
+        let mut cancelled = stack(&[WATCHED, "async_task::raw::RawTask<F,T,S,M>::drop_future", "app::main"]);
+        cancelled[1].user = true;
+        cancelled[1].package = Some("async-task".into());
+        assert!(!is_forgotten(&cancelled));
         assert!(!forgotten(&["app::main"]));
         assert!(!forgotten(&[]));
     }

@@ -40,9 +40,10 @@ pub enum Kind {
     Lookup,
     /// `driver-turn`: a thread of a runtime waited for events. Told with `BIRTHMARK_REPORT=level=debug` alone.
     DriverTurn,
-    /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    /// `task-start`: a wrapped task was spawned. Told with `BIRTHMARK_REPORT=level=debug` alone, of what `birthmark::tokio::spawn` and
+    /// its likes spawn: a `.watched()` future may be a part of a task, on tokio and on other executors, and isn't told.
     TaskStart,
-    /// `task-end`: a wrapped task has ended. Told with `BIRTHMARK_REPORT=level=debug` alone.
+    /// `task-end`: such a task has ended. Told with `BIRTHMARK_REPORT=level=debug` alone.
     TaskEnd,
 }
 

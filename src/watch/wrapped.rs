@@ -29,10 +29,12 @@ pub struct Watched<F> {
 
 /// Watches the polls of `future`: one that takes longer than [`crate::set_slow_callback_duration`] says is told as a
 /// `slow-callback`, with its exact time and the bytes that it allocated. While async debug is off a poll costs one
-/// relaxed load more.
+/// relaxed load more. Where other tasks are polled inside of it, as those of a `LocalSet` are by its owner, what it takes isn't its
+/// own: each of them is judged by itself.
 ///
 /// Dropped by the program's own code without ever having been polled it is told as `never-awaited`, in a build with line
-/// tables at least: not where its owner was cancelled or a `select!` chose another branch, nor in a panic.
+/// tables at least: not where its owner was cancelled, a `select!` chose another branch, or another crate held it (an executor, a
+/// `FuturesUnordered`), nor in a panic.
 ///
 /// ```
 /// # async fn work() {}

@@ -156,6 +156,12 @@ impl Place {
         self.role.load(Relaxed) == Role::Root as u32
     }
 
+    /// The tokio task that polls it; 0: none does.
+    #[inline]
+    pub(crate) fn polled_by(&self) -> u64 {
+        self.tokio.load(Relaxed)
+    }
+
     /// A poll begins.
     #[inline]
     pub(crate) fn begins(&self, now: u64, waker: usize, outer: Option<&Self>) {

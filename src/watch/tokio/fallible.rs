@@ -19,7 +19,8 @@ use super::{cell, words};
 /// So much of an error's text is kept.
 const LONGEST: usize = 240;
 
-/// The handle of a task from [`spawn_fallible`](super::spawn_fallible): a `JoinHandle` of which is known whether it was read.
+/// The handle of a task from [`spawn_fallible`](super::spawn_fallible) or
+/// [`spawn_local_fallible`](super::spawn_local_fallible): a `JoinHandle` of which is known whether it was read.
 /// Dropping it detaches the task, as ever.
 #[derive(Debug)]
 pub struct FallibleTask<T, E> {

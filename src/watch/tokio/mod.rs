@@ -24,8 +24,8 @@
 //! For that some tasks of Birthmark's own, at most 32 for each worker, wait in the runtime, and are counted in its metrics. Of
 //! a `LocalSet` the end is seen from its first [`spawn_local`] on. Jobs of `spawn_blocking` aren't looked at.
 //!
-//! While async debug is on and a runtime is attached or a future wrapped, SIGQUIT prints the tasks and what each thread is busy in,
-//! with every worker stuck too, and the program goes on. Where the program handles or ignores SIGQUIT itself, that stays.
+//! While async debug is on and a runtime is attached or a future wrapped, SIGQUIT prints the tasks and what each thread is busy in
+//! (of other executors' threads those that poll a watched future), with every worker stuck too, and the program goes on. Where the program handles or ignores SIGQUIT itself, that stays.
 //!
 //! A waker that is busy inside the runtime's driver for longer than a poll may take is told as `slow-driver`: where it blocks in a
 //! system call, or where it computes while every worker of the attached runtimes is parked.
@@ -33,8 +33,10 @@
 //! A blocking pool of an attached runtime whose threads are all held is told as `pool-starved`. Where a job has run for longer than a
 //! poll may take, an empty job of Birthmark's own asks the pool, at most once a second; a queue of jobs that are each shorter isn't seen.
 //!
-//! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained` are told as `worker-busy` only; a panic whose payload has no size
-//! (`panic_any(())`); without symbols, whether a `block_on` stands inside `block_in_place`.
+//! What isn't seen: a waker that waits for a lock, which looks as an idle worker does; polls of a task inside `unconstrained`, and
+//! with `coop=off` those of every task that isn't wrapped, but as `worker-busy` of a multi-threaded runtime: nothing of them on a
+//! current-thread runtime or in a `LocalSet`; a panic whose payload has no size (`panic_any(())`); without symbols, whether a `block_on`
+//! stands inside `block_in_place`.
 
 mod bound;
 mod busy;
@@ -68,7 +70,7 @@ pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;
 pub(crate) use shutdown::panicked;
 pub use testing::{test, test_on};
-pub(crate) use watchdog::settle;
+pub(crate) use watchdog::{settle, surely};
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{
@@ -270,6 +272,33 @@ where
     let noted = fallible::Noted::new(future);
     let watch = noted.watch();
     FallibleTask::new(spawn(noted), watch)
+}
+
+/// [`spawn_fallible`] for a task that isn't `Send`, on the `LocalSet` that this code runs in.
+///
+/// ```
+/// # birthmark::tokio::run(false, async {
+/// let local = tokio::task::LocalSet::new();
+/// let read = local.run_until(async {
+///     let task = birthmark::tokio::spawn_local_fallible(async { "6".parse::<u8>() });
+///     task.await.unwrap()
+/// });
+/// assert_eq!(read.await, Ok(6));
+/// # });
+/// ```
+///
+/// # Panics
+/// Outside of a `LocalSet`, as `tokio::task::spawn_local`.
+#[track_caller]
+pub fn spawn_local_fallible<F, T, E>(future: F) -> FallibleTask<T, E>
+where
+    F: Future<Output = Result<T, E>> + 'static,
+    T: 'static,
+    E: Debug + 'static,
+{
+    let noted = fallible::Noted::new(future);
+    let watch = noted.watch();
+    FallibleTask::new(spawn_local(noted), watch)
 }
 
 /// [`spawn`] for a task that isn't `Send`, on the `LocalSet` that this code runs in. From the first such task on the set's end

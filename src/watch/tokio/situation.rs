@@ -68,6 +68,7 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
             continue;
         }
         let id = words::read(&held).map_or(0, |seen| seen.id);
+        let poll = held.published().current().map(|current| current.since);
         drop(held);
         // Somebody else may be asking a thread just now.
         let looked = (0..3).find_map(|n| {
@@ -75,19 +76,25 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
             looker.look(info.tid, ANSWER)
         });
         let Some(stuck) = looked else { continue };
+        let is_same = |since| {
+            let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);
+            held.is_some_and(|held| held.published().still(since))
+        };
+        let watched = poll.is_some_and(is_same);
         let traceback = heap::traceback(&stuck.shown());
         let mut names = heap::names_of(&traceback);
         // A dependency's frames alone are a way to wait: std's threads park by one of them.
         for (named, frame) in names.iter_mut().zip(traceback.all_frames()) {
             named.user = *frame.owner() == Owner::User;
         }
-        let Some(what) = judge(&names, stuck.complete) else { continue };
+        let Some(what) = judge(&names, stuck.complete, watched) else { continue };
         let mut said = cpu::name(info.tid);
         match what {
             Polls::Task if id != 0 => said += &format!(", {}", TaskId::Task(stuck.polls.unwrap_or(id))),
             Polls::Task => {}
             Polls::Root => said += ", the root future",
             Polls::Job => said += ", a blocking job",
+            Polls::Watched => said += ", a watched future",
         }
         said += &format!(", {}", stuck.doing());
         busy.push(Busy { traceback, words: said });
@@ -100,10 +107,13 @@ enum Polls {
     Task,
     Root,
     Job,
+    /// On another executor.
+    Watched,
 }
 
-/// What of the program's a thread is in, as the names of its stack tell; nothing where it waits for work.
-fn judge(names: &[Named], complete: bool) -> Option<Polls> {
+/// What of the program's a thread is in, as the names of its stack tell, and whether it was in one wrapped poll all the while;
+/// nothing where it waits for work.
+fn judge(names: &[Named], complete: bool, watched: bool) -> Option<Polls> {
     let (holds, n) = context::holds(names, complete);
     let inside = names.get(..n).unwrap_or(names);
     let user = inside.iter().any(|named| named.user);
@@ -115,6 +125,7 @@ fn judge(names: &[Named], complete: bool) -> Option<Polls> {
         Holds::Root if context::polls_a_task(inside) => Some(Polls::Task), // of a current-thread runtime
         Holds::Root if user => Some(Polls::Root),
         Holds::Nobody if user => Some(Polls::Job),
+        Holds::Unknown if watched => Some(Polls::Watched),
         _ => None,
     }
 }
@@ -188,7 +199,10 @@ mod tests {
             (vec!["std::sync::Condvar::wait", job], None),
             (vec!["app::thread"], None),
         ] {
-            assert_eq!(judge(&stack(&functions), true), what, "{functions:?}");
+            assert_eq!(judge(&stack(&functions), true, false), what, "{functions:?}");
         }
+        let elsewhere = stack(&["app::f", "async_executor::Executor::run", "app::main"]);
+        assert_eq!(judge(&elsewhere, true, true), Some(Polls::Watched));
+        assert_eq!(judge(&elsewhere, true, false), None);
     }
 }

@@ -54,8 +54,17 @@ pub(crate) fn settle() {
 /// The process that has a watchdog, else 0.
 static OF: AtomicU32 = AtomicU32::new(0);
 
-/// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
-static SURE: AtomicU64 = AtomicU64::new(0);
+/// Of what a clock says of a span that began at this count of [`clock::sure`], what surely passed: the process may have been stopped
+/// meanwhile. All of it in a process without a watchdog.
+pub(crate) fn surely(seen: Duration, began: u64) -> Duration {
+    if OF.load(Acquire) != crate::sys::process_id() {
+        return seen;
+    }
+    // What passed since the last sample isn't counted yet.
+    let sure = Duration::from_nanos(clock::sure().saturating_sub(began)) + step_of(switch::limit());
+    // A sleep lasts a little longer than asked, which isn't counted at all.
+    if seen.saturating_sub(sure) <= seen / 10 { seen } else { sure }
+}
 
 /// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
 #[derive(Clone, Copy, Debug)]
@@ -68,11 +77,11 @@ pub(super) struct Stopwatch {
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 impl Stopwatch {
     pub(super) fn begin() -> Self {
-        Self { since: Instant::now(), sure: SURE.load(Acquire) }
+        Self { since: Instant::now(), sure: clock::sure() }
     }
 
     pub(super) fn passed(self) -> Duration {
-        let sure = Duration::from_nanos(SURE.load(Acquire).saturating_sub(self.sure));
+        let sure = Duration::from_nanos(clock::sure().saturating_sub(self.sure));
         // What passed since the last sample isn't counted yet.
         self.since.elapsed().min(sure + step_of(switch::limit()))
     }
@@ -288,7 +297,7 @@ impl Watchdog {
             own.zip(self.own_waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let sure = sure + waited;
         let credit = (now - self.last).min(sure);
-        SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
+        clock::passed_surely(credit);
         self.own_waited = own;
         self.last = now;
         SAMPLES.fetch_add(1, AcqRel);
@@ -356,6 +365,7 @@ impl Watchdog {
         }
         let current = published.current();
         let seen = words::read(&held);
+        let current = current.filter(|current| !hosts(published, current, seen));
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -395,6 +405,18 @@ impl Watchdog {
         }
         seen
     }
+}
+
+/// Whether this wrapped poll polls other tasks inside, as that of a `LocalSet`'s owner does: then its time says nothing of one of
+/// them, nor of itself, and what they take is proved as if nothing were wrapped. `seen` after `current`.
+fn hosts(published: &Published, current: &Current, seen: Option<Seen>) -> bool {
+    if let (Some(own), Some(seen)) = (current.task, seen)
+        && seen.id != own
+        && published.still(current.since)
+    {
+        published.note_host(current.since);
+    }
+    published.is_host()
 }
 
 /// A poll that is proved to go on: tells once.
@@ -472,7 +494,7 @@ fn judge_wrapped(
     }
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if cpu::sleeps(info.tid) {
-        clock::span(current.ticks)
+        surely(clock::span(current.ticks), current.sure)
     } else {
         ran.saturating_sub(watched.ran) + waited
     };
