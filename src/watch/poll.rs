@@ -1,5 +1,5 @@
-//! What a thread says of the wrapped poll that it is in, for the watchdog to read meanwhile; and what the poll finds
-//! when it ends.
+//! What a thread says of the poll that it is in, of a wrapped future or of a task that tokio's hooks tell of, for the
+//! watchdog to read meanwhile; and what the poll finds when it ends.
 
 use std::panic::Location;
 use std::sync::atomic::{
@@ -27,8 +27,12 @@ pub(crate) struct Published {
     allocated: AtomicI64,
     /// The waker's data: the task's block, or near its start.
     waker: AtomicUsize,
-    /// Where the future was wrapped.
+    /// Where the future was wrapped, or the hooked task spawned; 0: not known.
     made: AtomicUsize,
+    /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
+    hooked: AtomicU64,
+    /// What had surely passed by the watchdog's count when it began.
+    sure: AtomicU64,
     /// The report that the watchdog wrote of this poll, else 0.
     case: AtomicU64,
     /// Nanoseconds that the thread had waited for a processor when the watchdog first saw this poll, +1; else 0.
@@ -52,6 +56,8 @@ impl Published {
             allocated: AtomicI64::new(0),
             waker: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
+            hooked: AtomicU64::new(0),
+            sure: AtomicU64::new(0),
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
@@ -63,7 +69,7 @@ impl Published {
     }
 }
 
-/// A wrapped poll as the watchdog sees it.
+/// A poll as the watchdog sees it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub(crate) struct Current {
@@ -73,8 +79,14 @@ pub(crate) struct Current {
     pub allocated: i64,
     /// 0 for the root future, whose waker is no task's.
     pub waker: usize,
-    /// Nothing for the root future.
+    /// Nothing for the root future, and where it isn't known.
     pub made: Option<&'static Location<'static>>,
+    /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
+    pub hooked: u64,
+    /// The stack that spawned it, by its trace; 0: not known.
+    pub spawned: u32,
+    /// What had surely passed by the watchdog's count when it began.
+    pub sure: u64,
 }
 
 impl Published {
@@ -111,7 +123,9 @@ impl Published {
         if since == 0 {
             return None;
         }
-        let root = as_place(self.place.load(Relaxed)).is_some_and(Place::is_root);
+        let place = as_place(self.place.load(Relaxed));
+        let root = place.is_some_and(Place::is_root);
+        let hooked = self.hooked.load(Relaxed);
         let made = if root { std::ptr::null() } else { self.made.load(Relaxed) as *const Location<'static> };
         let current = Current {
             since,
@@ -120,6 +134,9 @@ impl Published {
             waker: if root { 0 } else { self.waker.load(Relaxed) },
             // SAFETY: null or the address of a `&'static Location`, written by `enter`.
             made: unsafe { made.as_ref() },
+            hooked,
+            spawned: place.filter(|_| hooked != 0).map_or(0, spawned),
+            sure: self.sure.load(Relaxed),
         };
         (self.since.load(Acquire) == since).then_some(current)
     }
@@ -146,17 +163,82 @@ impl Published {
     }
 }
 
-/// A wrapped poll under way; what ends it, by return or by panic, is its drop.
+/// A poll under way; what ends it, by return or by panic, is its drop.
 pub(crate) struct Entered {
     slot: &'static Slot,
     since: u64,
-    /// The poll around this one on the same thread.
-    outer: (u64, i64, usize, usize, u64, u64, u64),
+    outer: Outer,
     place: Option<&'static Place>,
-    /// The registered polls around this one: the next, and the outermost.
-    around: (usize, usize),
     /// The task that blocks counted for outside of this poll, by its key.
     task: u64,
+}
+
+/// What a thread says of the poll around another one.
+struct Outer {
+    since: u64,
+    allocated: i64,
+    waker: usize,
+    made: usize,
+    hooked: u64,
+    sure: u64,
+    case: u64,
+    waited: u64,
+    told: u64,
+    /// The registered polls: the next, and the outermost.
+    place: usize,
+    outermost: usize,
+}
+
+impl Outer {
+    #[inline]
+    fn of(p: &Published) -> Self {
+        Self {
+            since: p.since.load(Relaxed),
+            allocated: p.allocated.load(Relaxed),
+            waker: p.waker.load(Relaxed),
+            made: p.made.load(Relaxed),
+            hooked: p.hooked.load(Relaxed),
+            sure: p.sure.load(Relaxed),
+            case: p.case.load(Relaxed),
+            waited: p.waited.load(Relaxed),
+            told: p.told.load(Relaxed),
+            place: p.place.load(Relaxed),
+            outermost: p.outermost.load(Relaxed),
+        }
+    }
+
+    /// The poll inside of it is over, of which so many ticks were told.
+    #[inline]
+    fn back(&self, p: &Published, told: u64) {
+        p.since.store(0, Release);
+        p.place.store(self.place, Relaxed);
+        p.outermost.store(self.outermost, Relaxed);
+        p.allocated.store(self.allocated, Relaxed);
+        p.waker.store(self.waker, Relaxed);
+        p.made.store(self.made, Relaxed);
+        p.hooked.store(self.hooked, Relaxed);
+        p.sure.store(self.sure, Relaxed);
+        p.case.store(self.case, Relaxed);
+        p.waited.store(self.waited, Relaxed);
+        p.told.store(self.told.wrapping_add(told), Relaxed);
+        p.since.store(self.since, Release);
+    }
+}
+
+/// The thread says that a poll is about to begin.
+#[inline]
+fn begins(slot: &Slot, waker: usize, made: usize, hooked: u64) {
+    let p = &slot.poll;
+    p.since.store(0, Release);
+    p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
+    p.waker.store(waker, Relaxed);
+    p.made.store(made, Relaxed);
+    p.hooked.store(hooked, Relaxed);
+    #[cfg(feature = "tokio")]
+    p.sure.store(runtime::surely(), Relaxed);
+    p.case.store(0, Relaxed);
+    p.waited.store(0, Relaxed);
+    p.told.store(0, Relaxed);
 }
 
 /// Begins a poll. Only while async debug is on.
@@ -171,37 +253,66 @@ pub(crate) fn enter(
         return None;
     }
     let p = &slot.poll;
-    let outer = (
-        p.since.load(Relaxed),
-        p.allocated.load(Relaxed),
-        p.waker.load(Relaxed),
-        p.made.load(Relaxed),
-        p.case.load(Relaxed),
-        p.waited.load(Relaxed),
-        p.told.load(Relaxed),
-    );
-    let around = (p.place.load(Relaxed), p.outermost.load(Relaxed));
+    let outer = Outer::of(p);
     let task = line().task.get();
-    p.since.store(0, Release);
-    p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
-    p.waker.store(waker as usize, Relaxed);
-    p.made.store(std::ptr::from_ref(made) as usize, Relaxed);
-    p.case.store(0, Relaxed);
-    p.waited.store(0, Relaxed);
-    p.told.store(0, Relaxed);
+    begins(slot, waker as usize, std::ptr::from_ref(made) as usize, 0);
     let since = clock::ticks();
     if let Some(place) = place {
-        place.begins(since, waker as usize, as_place(around.0));
+        place.begins(since, waker as usize, as_place(outer.place));
         p.place.store(std::ptr::from_ref(place) as usize, Relaxed);
-        if around.1 == 0 {
+        if outer.outermost == 0 {
             p.outermost.store(std::ptr::from_ref(place) as usize, Relaxed);
         }
-        if let Some(key) = place.key(around.1 == 0) {
+        if let Some(key) = place.key(outer.outermost == 0) {
             line().task.set(key);
         }
     }
     p.since.store(since, Release);
-    Some(Entered { slot, since, outer, place, around, task })
+    Some(Entered { slot, since, outer, place, task })
+}
+
+/// Begins a poll of task `id`, as tokio's hooks tell. Only while async debug is on.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+#[inline]
+pub(crate) fn enter_hooked(id: u64, place: Option<&'static Place>) -> Option<Entered> {
+    let slot = heap::register_thread();
+    if slot.shared {
+        return None;
+    }
+    let p = &slot.poll;
+    let outer = Outer::of(p);
+    let task = line().task.get();
+    begins(slot, 0, place.map_or(0, Place::made), id);
+    let since = clock::ticks();
+    if let Some(place) = place {
+        place.begins_hooked(since);
+    }
+    p.place.store(place.map_or(0, |place| std::ptr::from_ref(place) as usize), Relaxed);
+    line().task.set(id);
+    p.since.store(since, Release);
+    Some(Entered { slot, since, outer, place, task })
+}
+
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Entered {
+    /// Its end wasn't seen: nothing is told of it.
+    pub(crate) fn forget(self) {
+        let lost = std::mem::ManuallyDrop::new(self);
+        line().task.set(lost.task);
+        lost.outer.back(&lost.slot.poll, 0);
+    }
+}
+
+/// Where the task of this place was spawned, by the trace of the stack.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+fn spawned(place: &Place) -> u32 {
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    return place.spawned();
+    #[cfg(not(all(feature = "tokio", tokio_unstable)))]
+    {
+        let _ = place;
+        0
+    }
 }
 
 /// Work of ours on a thread of the program's, such as finding names for a list that is shown: while this lives it isn't the
@@ -261,31 +372,27 @@ impl Drop for Entered {
             place.ended(passed);
         }
         let mut told = p.told.load(Relaxed);
-        if !clock::quick(passed.saturating_sub(told)) && slow(self.slot, passed.saturating_sub(told)) {
+        if !clock::quick(passed.saturating_sub(told))
+            && slow(self.slot, self.since, passed.saturating_sub(told))
+        {
             told = passed;
         }
-        p.since.store(0, Release);
-        p.place.store(self.around.0, Relaxed);
-        p.outermost.store(self.around.1, Relaxed);
         line().task.set(self.task);
-        let (since, allocated, waker, made, case, waited, outer_told) = self.outer;
-        p.allocated.store(allocated, Relaxed);
-        p.waker.store(waker, Relaxed);
-        p.made.store(made, Relaxed);
-        p.case.store(case, Relaxed);
-        p.waited.store(waited, Relaxed);
-        p.told.store(outer_told.wrapping_add(told), Relaxed);
-        p.since.store(since, Release);
+        self.outer.back(p, told);
     }
 }
 
-/// A poll of so many ticks has ended, perhaps slow: whether it was told.
+/// A poll that began at `since` has ended after so many ticks, perhaps slow: whether it was told.
 #[cold]
 #[inline(never)]
-fn slow(slot: &'static Slot, passed: u64) -> bool {
+fn slow(slot: &'static Slot, since: u64, passed: u64) -> bool {
     let p = &slot.poll;
     let limit = switch::limit();
     let seen = clock::span(passed);
+    #[cfg(feature = "tokio")]
+    let seen = runtime::surely_passed(since, p.sure.load(Relaxed), seen);
+    #[cfg(not(feature = "tokio"))]
+    let _ = since;
     clock::limit_changed(limit);
     let waited = match p.waited.load(Relaxed) {
         0 => Duration::ZERO,
@@ -302,12 +409,49 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let made = p.made.load(Relaxed) as *const Location<'static>;
     let case = p.case.load(Relaxed);
-    let root = as_place(p.place.load(Relaxed)).is_some_and(Place::is_root);
-    let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
     let _ours = heap::ours();
     // SAFETY: as in `current`.
     let made = unsafe { made.as_ref() };
-    reporter::tell(ended(&who(root), root, verdict, limit, bytes, made, spawned, case));
+    let place = as_place(p.place.load(Relaxed));
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    if let id @ 1.. = p.hooked.load(Relaxed) {
+        let stack = place.and_then(|place| heap::stack_of(place.spawned()));
+        let spawned = stack.map(|stack| Row::stack("spawned", stack));
+        let spawned = spawned.or_else(|| made.map(|made| Row::place("spawned", made)));
+        let rows = spawned.unwrap_or_else(|| {
+            Row::words("help", "async debug was off when it was spawned: where isn't known".into())
+        });
+        let whole = move |case| ended(&format!("task {id}"), verdict, limit, bytes, vec![rows], case);
+        return tell_hooked(whole, case);
+    }
+    let root = place.is_some_and(Place::is_root);
+    let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
+    let mut rows = Vec::new();
+    if let Some(made) = made {
+        rows.push(Row::place(if root { "run" } else { "watched" }, made));
+    }
+    match spawned {
+        None if root => {}
+        Some(stack) => rows.push(Row::stack("spawned", stack)),
+        None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
+    }
+    reporter::tell(ended(&who(root), verdict, limit, bytes, rows, case));
+    true
+}
+
+/// Tells of a slow poll of a task that tokio's hooks tell of, unless it held nobody up: whether it was told.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+fn tell_hooked(whole: impl FnOnce(u64) -> Warning + Send + 'static, case: u64) -> bool {
+    let held = runtime::hooks::holds_its_worker();
+    match case {
+        0 if !held => return false,
+        0 => reporter::tell(whole(0)),
+        // The stack that was read while it was stuck may not have told what it holds up: now it is sure.
+        case => reporter::later(Box::new(move || {
+            let is_new = reporter::was_unsure(case);
+            (held || !is_new).then(|| whole(if is_new { 0 } else { case }))
+        })),
+    }
     true
 }
 
@@ -325,16 +469,13 @@ pub(super) fn who_here() -> String {
     who(!slot.shared && as_place(slot.poll.place.load(Relaxed)).is_some_and(Place::is_root))
 }
 
-/// The report of a wrapped poll that has ended: exact.
-#[allow(clippy::too_many_arguments)]
+/// The report of a poll that has ended: exact. `rows`: its places, which what was told while it was stuck has already.
 fn ended(
     who: &str,
-    root: bool,
     verdict: SlowCallback,
     limit: Duration,
     bytes: i64,
-    made: Option<&'static Location<'static>>,
-    spawned: Option<Vec<usize>>,
+    rows: Vec<Row>,
     case: u64,
 ) -> Warning {
     let number = if case == 0 { units::next_case() } else { case };
@@ -347,18 +488,7 @@ fn ended(
     if case != 0 {
         sentence.push_str(": ended");
     }
-    let mut rows = Vec::new();
-    // What was told while it was stuck has its places already.
-    if case == 0 {
-        if let Some(made) = made {
-            rows.push(Row::place(if root { "run" } else { "watched" }, made));
-        }
-        match spawned {
-            None if root => {}
-            Some(stack) => rows.push(Row::stack("spawned", stack)),
-            None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
-        }
-    }
+    let rows = if case == 0 { rows } else { Vec::new() };
     let case = if case == 0 { Case::Whole } else { Case::Ends(case) };
     // With no limit people want to see each of them, as asyncio shows them.
     let every = limit.is_zero();
@@ -372,7 +502,7 @@ mod tests {
     #[test]
     fn an_ended_poll_keeps_the_number_under_which_it_was_told_while_stuck() {
         let verdict = SlowCallback { took: Duration::from_millis(151) };
-        let w = ended("task 3", false, verdict, Duration::from_millis(100), 2048, None, None, 7);
+        let w = ended("task 3", verdict, Duration::from_millis(100), 2048, Vec::new(), 7);
         assert_eq!(
             w.sentence,
             "one poll of task 3 took 151 ms, limit 100 ms; it allocated 2.0 KiB (#7): ended"

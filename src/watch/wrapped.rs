@@ -14,6 +14,7 @@ use super::tasks::registry::Registered;
 use super::tasks::registry::{Role, Ticket};
 use super::tasks::waits::{self, Waking};
 use super::unpolled::Unpolled;
+use super::warning::Row;
 use super::{locks, poll, switch};
 
 /// A future whose polls are timed exactly while async debug is on, and whose allocations in each of them are counted. Made by
@@ -188,7 +189,7 @@ impl<F: Future> Future for Watched<F> {
             if polled.is_ready() {
                 registered.done();
             } else {
-                locks::pending(before, made);
+                locks::pending(before, || (poll::who_here(), Some(Row::place("watched", made))));
             }
             drop(entered);
             polled

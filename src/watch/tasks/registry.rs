@@ -18,6 +18,9 @@ use crate::table::accounts;
 
 /// Set in a place's `tokio` word: which task polls it isn't known yet. The other bits are its serial.
 const UNKNOWN: u64 = 1 << 63;
+const TASK: u32 = Role::Task as u32;
+const HOOKED: u32 = Role::Hooked as u32;
+
 /// Set in an encoded parent: a wrapped future by its serial, else a tokio task by its id.
 const SERIAL: u64 = 1 << 63;
 
@@ -32,6 +35,9 @@ pub(crate) enum Role {
     /// The future of `run`.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     Root,
+    /// A tokio task that nothing wraps: tokio's hooks tell of it.
+    #[cfg_attr(not(all(feature = "tokio", tokio_unstable)), allow(dead_code))]
+    Hooked,
 }
 
 /// A place in the registry.
@@ -65,6 +71,9 @@ pub(crate) struct Place {
     test: AtomicU64,
     /// A waker of it was kept unseen.
     lost: AtomicBool,
+    /// Of a hooked task: the stack that spawned it, by its trace (0: none), and whose hooks tell of it.
+    spawned: AtomicU32,
+    hooks: AtomicUsize,
     waits: [Wait; 2],
 }
 
@@ -95,6 +104,8 @@ impl Place {
             done: AtomicBool::new(false),
             test: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            spawned: AtomicU32::new(0),
+            hooks: AtomicUsize::new(0),
             waits: [const { Wait::inline() }; 2],
         }
     }
@@ -132,8 +143,10 @@ impl Place {
         self.waker.store(waker, Relaxed);
         let id = own_id();
         self.tokio.store(id, Relaxed);
-        // A `LocalSet` polls its tasks inside of another's poll: they are no parts of it.
-        let outer = outer.filter(|outer| outer.tokio.load(Relaxed) == id);
+        // A `LocalSet` polls its tasks inside of another's poll: they are no parts of it. Nor is what a task was spawned with a
+        // part of what the hooks know of it.
+        let wraps = |outer: &&Self| outer.role.load(Relaxed) != Role::Hooked as u32;
+        let outer = outer.filter(|outer| outer.tokio.load(Relaxed) == id).filter(wraps);
         self.inside.store(outer.map_or(0, |outer| outer.serial.load(Relaxed)), Relaxed);
         self.polling.store(now, Release);
     }
@@ -163,7 +176,7 @@ impl Place {
             let key = accounts::key_of_serial(serial);
             accounts::made_at(key, made);
             accounts::ended(key, heap::trace_number(block));
-        } else if role == Role::Task as u32 || decoded(parent) != Some(Who::Tokio(id)) {
+        } else if matches!(role, TASK | HOOKED) || decoded(parent) != Some(Who::Tokio(id)) {
             accounts::made_at(id, made);
             if !accounts::sees_all() {
                 accounts::ended(id, 0); // no cell will tell
@@ -200,6 +213,17 @@ pub(crate) struct Registered(Option<(u32, &'static Place)>);
 impl Registered {
     /// For a future of this type, wrapped there.
     pub(crate) fn new<F>(made: &'static Location<'static>) -> Self {
+        Self::fill(Role::Future, made, std::any::type_name::<F>(), size_of::<F>(), |_| ())
+    }
+
+    /// `more` fills in what this doesn't know.
+    fn fill(
+        role: Role,
+        made: &'static Location<'static>,
+        name: &'static str,
+        size: usize,
+        more: impl FnOnce(&Place),
+    ) -> Self {
         clock::begin();
         super::memory::begin();
         let Some((number, place)) = PLACES.take() else {
@@ -207,14 +231,13 @@ impl Registered {
             return Self(None);
         };
         let serial = SERIALS.fetch_add(1, Relaxed);
-        let name = std::any::type_name::<F>();
         // Whoever read the serial of before sees that it is gone if it sees any of what follows.
         fence(Release);
-        place.role.store(Role::Future as u32, Relaxed);
+        place.role.store(role as u32, Relaxed);
         place.made.store(std::ptr::from_ref(made) as usize, Relaxed);
         place.name.store(name.as_ptr() as usize, Relaxed);
         place.name_length.store(name.len(), Relaxed);
-        place.size.store(size_of::<F>(), Relaxed);
+        place.size.store(size, Relaxed);
         place.since.store(clock::ticks(), Relaxed);
         place.parent.store(encoded(parent()), Relaxed);
         place.tokio.store(UNKNOWN | serial, Relaxed);
@@ -226,6 +249,7 @@ impl Registered {
         place.done.store(false, Relaxed);
         place.lost.store(false, Relaxed);
         place.test.store(super::super::trial::here(), Relaxed);
+        more(place);
         place.serial.store(serial, Release);
         Self(Some((number, place)))
     }
@@ -277,6 +301,61 @@ impl Drop for Registered {
         }
         place.serial.store(0, Release);
         PLACES.give(number);
+    }
+}
+
+/// Places of tasks that tokio's hooks tell of: nobody holds a [`Registered`], they are known by their numbers.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Registered {
+    /// A place for task `id`, spawned there and by the stack of this trace (0: none): its number. `hooks`: whose they are.
+    pub(crate) fn hooked(
+        id: u64,
+        made: &'static Location<'static>,
+        spawned: u32,
+        hooks: usize,
+    ) -> Option<u32> {
+        let registered = Self::fill(Role::Hooked, made, "", 0, |place| {
+            place.tokio.store(id, Relaxed);
+            place.spawned.store(spawned, Relaxed);
+            place.hooks.store(hooks, Relaxed);
+        });
+        let (number, place) = std::mem::ManuallyDrop::new(registered).0?;
+        life::started(place, place.serial(), id);
+        Some(number)
+    }
+
+    /// The place with this number.
+    pub(crate) fn hooked_place(number: u32) -> Option<&'static Place> {
+        PLACES.get(number)
+    }
+
+    /// The task in the place with this number, which is nobody else's, is no more. `done`: in a poll of its own.
+    pub(crate) fn forget_hooked(number: u32, done: bool) {
+        let registered = Self(PLACES.get(number).map(|place| (number, place)));
+        if done {
+            registered.done();
+        }
+    }
+}
+
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Place {
+    /// A poll begins that tokio's hooks tell of.
+    #[inline]
+    pub(crate) fn begins_hooked(&self, now: u64) {
+        self.polls.store(self.polls.load(Relaxed).wrapping_add(1), Relaxed);
+        self.polling.store(now, Release);
+    }
+
+    /// Where it was made.
+    #[inline]
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(Relaxed)
+    }
+
+    /// The stack that spawned a hooked task, by its trace; 0: none.
+    pub(crate) fn spawned(&self) -> u32 {
+        self.spawned.load(Relaxed)
     }
 }
 
@@ -353,6 +432,11 @@ pub(crate) struct Row {
     pub test: u64,
     /// A waker of it may be kept unseen.
     pub lost: bool,
+    /// Of a hooked task: the stack that spawned it, by its trace, and whose hooks tell of it.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub spawned: u32,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub hooks: usize,
 }
 
 impl Place {
@@ -370,6 +454,7 @@ impl Place {
         let (polling, waker) = (self.polling.load(Relaxed), self.waker.load(Relaxed));
         let (done, test) = (self.done.load(Relaxed), self.test.load(Relaxed));
         let lost = self.lost.load(Relaxed);
+        let (spawned, hooks) = (self.spawned.load(Relaxed), self.hooks.load(Relaxed));
         fence(Acquire);
         if self.serial.load(Relaxed) != serial {
             return None; // another future's by now
@@ -386,6 +471,7 @@ impl Place {
             role: match role {
                 1 => Role::Task,
                 2 => Role::Root,
+                HOOKED => Role::Hooked,
                 _ => Role::Future,
             },
             made,
@@ -402,6 +488,8 @@ impl Place {
             done,
             test,
             lost,
+            spawned,
+            hooks,
         })
     }
 }
@@ -411,6 +499,13 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = places().filter_map(Place::read).collect();
     rows.sort_by_key(|row| row.serial);
     rows
+}
+
+/// The task in the place with this number isn't listed after all: there is no room to find it again.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+pub(crate) fn left_out_hooked(number: u32) {
+    LEFT_OUT.fetch_add(1, Relaxed);
+    Registered::forget_hooked(number, false);
 }
 
 /// How many found no place, and whether one was wrapped while async debug was off.

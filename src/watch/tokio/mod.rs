@@ -43,6 +43,11 @@ mod context;
 pub(crate) mod cpu;
 mod fallible;
 pub mod fs;
+#[cfg(tokio_unstable)]
+pub mod hooks;
+#[cfg(not(tokio_unstable))]
+#[path = "hooks_none.rs"]
+mod hooks;
 pub mod io;
 #[cfg(feature = "tokio-net")]
 pub mod net;
@@ -64,9 +69,10 @@ pub use bound::RuntimeBound;
 pub(crate) use context::future_type_of as future_type;
 pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;
+pub(crate) use hooks::{advice, whole as whole_hooks};
 pub(crate) use shutdown::panicked;
 pub use testing::{test, test_on};
-pub(crate) use watchdog::settle;
+pub(crate) use watchdog::{settle, surely, surely_passed};
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{
@@ -170,15 +176,17 @@ pub fn attach(handle: &Handle) {
     watch(handle);
 }
 
-/// [`attach`] for runtimes that this builder will make. No hook of the builder's is taken.
+/// [`attach`] for runtimes that this builder will make. Under `--cfg tokio_unstable` its four task hooks are claimed, which tell
+/// every poll of every task, unless `hooks::by_hand` says that the program calls them; no other hook is taken.
 ///
 /// ```
 /// let mut builder = ::tokio::runtime::Builder::new_current_thread();
 /// birthmark::tokio::attach_builder(&mut builder);
 /// let runtime = builder.build().unwrap();
 /// ```
-pub fn attach_builder(_builder: &mut Builder) {
-    // Threads made while the allocator counts have a slot from their first block on, so nothing is needed of the builder.
+pub fn attach_builder(builder: &mut Builder) {
+    // Threads made while the allocator counts have a slot from their first block on.
+    hooks::claim(builder);
     ATTACHED.store(true, SeqCst);
     panics::install();
     if switch::on() {
@@ -233,7 +241,7 @@ where
     shutdown::before_a_spawn();
     let (future, task) = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
-    let handle = ::tokio::spawn(future);
+    let handle = hooks::spawning(hooks::Spawning::Wrapped, || ::tokio::spawn(future));
     if let Some(ticket) = ticket {
         ticket.is_task(words::number(handle.id()));
     }
@@ -294,7 +302,7 @@ where
     shutdown::before_a_local_spawn();
     let (future, task) = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
-    let handle = ::tokio::task::spawn_local(future);
+    let handle = hooks::spawning(hooks::Spawning::Wrapped, || ::tokio::task::spawn_local(future));
     if let Some(ticket) = ticket {
         ticket.is_task(words::number(handle.id()));
     }
@@ -343,13 +351,19 @@ pub(crate) fn measure() {
 /// What was found of tokio's insides, in words; nothing before anybody asked for them.
 pub(crate) fn found() -> Option<String> {
     let found = probe::known()?;
-    Some(match (found.id, found.budget, found.cell) {
+    let words = match (found.id, found.budget, found.cell) {
         (Some(_), Some(_), Some(cell)) if cell.life.is_none() => {
-            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed".into()
+            "polls are told apart from outside; what a task's end looks like wasn't found: no task-destroyed"
         }
-        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task".into(),
-        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy".into(),
-        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics".into(),
-        (None, ..) => "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only".into(),
+        (Some(_), Some(_), Some(_)) => "polls are told apart from outside: slow-callback names the task",
+        (Some(_), None, _) => "its budget wasn't found: a blocked worker is told as worker-busy",
+        (Some(_), Some(_), None) => "its task cells weren't found: no spawn stacks, no unread panics",
+        (None, ..) => {
+            "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only"
+        }
+    };
+    Some(match hooks::found() {
+        Some(hooks) => format!("{words}; {hooks}"),
+        None => words.to_owned(),
     })
 }

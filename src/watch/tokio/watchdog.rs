@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{
     AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
 use super::proof::{Act, Seen, Track};
-use super::{cell, cpu, next_case, say, words};
+use super::{cell, cpu, hooks, next_case, say, words};
 
 /// Polls and turns of a driver that were told while stuck and aren't over yet.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -50,6 +50,29 @@ static OF: AtomicU32 = AtomicU32::new(0);
 
 /// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
 static SURE: AtomicU64 = AtomicU64::new(0);
+
+/// Ticks at which the present watchdog began.
+static BEGAN: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// What has surely passed so far.
+#[inline]
+pub(crate) fn surely() -> u64 {
+    SURE.load(Relaxed)
+}
+
+/// How much of the time that a poll was `seen` to take is its own: without those in which the process was stopped or the
+/// machine suspended. It began at `since` ticks, when `sure` had passed.
+pub(crate) fn surely_passed(since: u64, sure: u64, seen: Duration) -> Duration {
+    let began = BEGAN.load(Acquire);
+    if !cfg!(native) || OF.load(Acquire) != crate::sys::process_id() || began == u64::MAX {
+        return seen; // nobody counts
+    }
+    let before = clock::span(began.saturating_sub(since)); // until there was somebody who counts
+    let counted = before + Duration::from_nanos(surely().saturating_sub(sure));
+    // The samples around it, and what they lose.
+    let slack = step_of(switch::limit()) * 2 + seen / 16;
+    if counted + slack < seen { counted } else { seen }
+}
 
 /// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +114,7 @@ pub(crate) fn ensure() {
 fn run() {
     loop {
         let mut watchdog = Watchdog::new();
+        BEGAN.store(clock::ticks(), Release);
         while switch::on() {
             watchdog.step();
         }
@@ -233,11 +257,16 @@ impl Watchdog {
             watched.here = false;
         }
         let mut busy = Vec::new();
+        let mut exact = Vec::new();
         for info in infos {
             if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
                 continue;
             }
-            busy.push((info, self.thread(info, now - self.start, sure, limit, step)));
+            let (seen, is_exact) = self.thread(info, now - self.start, sure, limit, step);
+            if is_exact {
+                exact.push(info.tid);
+            }
+            busy.push((info, seen));
         }
         self.threads.retain(|_, w| {
             if !w.here
@@ -250,12 +279,14 @@ impl Watchdog {
         let (id, budget) = words::found();
         let looker = &mut self.looker;
         let mut look = |tid| looker.get_or_insert_with(Looker::new).look(tid, ANSWER);
-        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut look);
+        // What hooks time needs no guess.
+        let guessed: Vec<_> = busy.iter().filter(|(info, _)| !exact.contains(&info.tid)).copied().collect();
+        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &guessed, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
     }
 
-    /// Samples one thread: what it polls.
+    /// Samples one thread: what it polls, and whether a hook of tokio's times that.
     fn thread(
         &mut self,
         info: ThreadInfo,
@@ -263,7 +294,7 @@ impl Watchdog {
         sure: Duration,
         limit: Duration,
         step: Duration,
-    ) -> Option<Seen> {
+    ) -> (Option<Seen>, bool) {
         let watched = self.threads.entry((info.slot, info.tid)).or_default();
         watched.here = true;
         // Before the words are read: what is counted had passed by then.
@@ -275,14 +306,16 @@ impl Watchdog {
             }
             _ => Duration::ZERO,
         };
-        let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
+        let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else {
+            return (None, false);
+        };
         let published = held.published();
         if published.is_ours() && watched.case.is_none() {
             (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
-            return None;
+            return (None, false);
         }
-        let current = published.current();
         let seen = words::read(&held);
+        let current = published.current().filter(|current| goes_on(current, seen));
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -296,7 +329,7 @@ impl Watchdog {
             } else {
                 watched.track.missed(at);
             }
-            return Some(seen);
+            return (Some(seen), false);
         }
         drop(held);
         if let Act::Over { exact } = act
@@ -309,18 +342,24 @@ impl Watchdog {
             judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
-            judge_wrapped(
+            judge_published(
                 watched,
                 &mut self.looker,
+                &self.busy,
                 info,
                 published,
                 current,
                 limit,
-                seen.map_or(0, |s| s.id),
+                seen.map_or(current.hooked, |s| s.id),
             );
         }
-        seen
+        (seen, current.is_some_and(|current| current.hooked != 0))
     }
+}
+
+/// Whether a published poll surely goes on: of one that a hook began none may have told the end.
+fn goes_on(current: &Current, seen: Option<Seen>) -> bool {
+    current.hooked == 0 || hooks::is_trusted() || seen.is_some_and(|seen| seen.id == current.hooked)
 }
 
 /// A poll that is proved to go on: tells once.
@@ -369,6 +408,7 @@ fn judge_proof(
         took: verdict.took,
         limit,
         exact: false,
+        made: None,
         allocated,
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
@@ -378,10 +418,12 @@ fn judge_proof(
     });
 }
 
-/// A poll that a wrapper publishes: its time is exact.
-fn judge_wrapped(
+/// A poll that a wrapper or a hook publishes: its time is exact.
+#[allow(clippy::too_many_arguments)]
+fn judge_published(
     watched: &mut Watched,
     looker: &mut Option<Looker>,
+    busy: &super::busy::Busy,
     info: ThreadInfo,
     published: &'static Published,
     current: Current,
@@ -399,7 +441,7 @@ fn judge_wrapped(
     }
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if cpu::sleeps(info.tid) {
-        clock::span(current.ticks)
+        surely_passed(current.since, current.sure, clock::span(current.ticks))
     } else {
         ran.saturating_sub(watched.ran) + waited
     };
@@ -415,6 +457,12 @@ fn judge_wrapped(
         }
         return;
     }
+    let is_hooked = current.hooked != 0;
+    // `block_in_place`, which holds nobody up, or a task that is `unconstrained`, which holds its worker?
+    let is_in_place = is_hooked && in_place(info, current.since);
+    if is_in_place && busy.stands_still(limit) != Some(true) {
+        return; // its end will know
+    }
     let Some(stuck) = look() else { return };
     let number = next_case();
     published.note_case(number);
@@ -424,18 +472,28 @@ fn judge_wrapped(
     say::stuck(say::StuckPoll {
         number,
         id,
-        wrapped: Some(current.made),
-        still: None,
+        wrapped: (!is_hooked).then_some(current.made),
+        still: is_in_place.then_some(true),
         took: verdict.took,
         limit,
         exact: true,
+        made: current.made.filter(|_| is_hooked && id == current.hooked),
         allocated: info.allocated.saturating_sub(u64::try_from(current.allocated).unwrap_or(0)),
-        spawned: spawned(id, &stuck, info.stack, current.waker),
+        spawned: spawned(id, &stuck, info.stack, current.waker)
+            .or_else(|| heap::stack_of(current.spawned).filter(|_| id == current.hooked)),
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
         test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
+}
+
+/// Whether the poll that a thread published is without a budget now.
+fn in_place(info: ThreadInfo, since: u64) -> bool {
+    let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);
+    held.is_some_and(|held| {
+        held.published().still(since) && words::read(&held).is_some_and(|seen| seen.budget.is_none())
+    })
 }
 
 /// The stack that spawned task `id`: its cell lies on the stack of its own poll, or among the recorded blocks.

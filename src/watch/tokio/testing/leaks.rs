@@ -13,6 +13,7 @@ use super::super::super::warning::{Kind, Row, Warning};
 use super::super::super::{heap, reporter};
 use super::super::{our_alive, sentinels};
 use crate::trace::frame::Owner as Code;
+use crate::trace::owner::origin;
 
 /// So long may tasks take to end by themselves once the test's future is done: they were aborted, or see that their channel
 /// is closed.
@@ -104,10 +105,14 @@ struct Group {
 /// The report of a group, once names are known; nothing where a dependency spawned them.
 fn words(group: &Group) -> Option<Warning> {
     let first = group.tasks.first()?;
-    if let Some(traceback) = first.spawned()
-        && first.spawned_at().is_none()
-        && (traceback.via().is_some() || matches!(traceback.lead().owner(), Code::Dependency(_)))
-    {
+    let theirs = match (first.spawned(), first.spawned_at()) {
+        (Some(traceback), _) => {
+            traceback.via().is_some() || matches!(traceback.lead().owner(), Code::Dependency(_))
+        }
+        (None, Some(made)) => matches!(origin(made.file()).owner, Code::Dependency(_)),
+        (None, None) => false,
+    };
+    if theirs && (!first.is_wrapped() || first.is_hooked()) {
         return None;
     }
     let who = match first.future() {
@@ -125,7 +130,11 @@ fn words(group: &Group) -> Option<Warning> {
         (None, Some(at)) => rows.push(Row::place("spawned", at)),
         (None, None) => help += "; TRACEMALLOC=5 adds where it was spawned",
     }
-    let polled = first.polls().map_or_else(|_| String::new(), |n| format!(", polled {n} times"));
+    let polled = match first.polls() {
+        Ok(1) => ", polled once".into(),
+        Ok(n) => format!(", polled {n} times"),
+        Err(_) => String::new(),
+    };
     rows.push(Row::words("state", format!("{}{polled}", first.state())));
     rows.push(Row::words("help", help));
     Some(Warning::new(Kind::TaskLeak, sentence, rows).of_test(group.test))
