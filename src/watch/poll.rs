@@ -31,8 +31,8 @@ pub(crate) struct Published {
     made: AtomicUsize,
     /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
     hooked: AtomicU64,
-    /// What had surely passed by the watchdog's count when it began.
-    sure: AtomicU64,
+    /// How much time had been lost by the watchdog's count when it began.
+    lost: AtomicU64,
     /// The report that the watchdog wrote of this poll, else 0.
     case: AtomicU64,
     /// Nanoseconds that the thread had waited for a processor when the watchdog first saw this poll, +1; else 0.
@@ -57,7 +57,7 @@ impl Published {
             waker: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
             hooked: AtomicU64::new(0),
-            sure: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
@@ -85,8 +85,8 @@ pub(crate) struct Current {
     pub hooked: u64,
     /// The stack that spawned it, by its trace; 0: not known.
     pub spawned: u32,
-    /// What had surely passed by the watchdog's count when it began.
-    pub sure: u64,
+    /// How much time had been lost by the watchdog's count when it began.
+    pub lost: u64,
 }
 
 impl Published {
@@ -136,7 +136,7 @@ impl Published {
             made: unsafe { made.as_ref() },
             hooked,
             spawned: place.filter(|_| hooked != 0).map_or(0, spawned),
-            sure: self.sure.load(Relaxed),
+            lost: self.lost.load(Relaxed),
         };
         (self.since.load(Acquire) == since).then_some(current)
     }
@@ -180,7 +180,7 @@ struct Outer {
     waker: usize,
     made: usize,
     hooked: u64,
-    sure: u64,
+    lost: u64,
     case: u64,
     waited: u64,
     told: u64,
@@ -198,7 +198,7 @@ impl Outer {
             waker: p.waker.load(Relaxed),
             made: p.made.load(Relaxed),
             hooked: p.hooked.load(Relaxed),
-            sure: p.sure.load(Relaxed),
+            lost: p.lost.load(Relaxed),
             case: p.case.load(Relaxed),
             waited: p.waited.load(Relaxed),
             told: p.told.load(Relaxed),
@@ -217,7 +217,7 @@ impl Outer {
         p.waker.store(self.waker, Relaxed);
         p.made.store(self.made, Relaxed);
         p.hooked.store(self.hooked, Relaxed);
-        p.sure.store(self.sure, Relaxed);
+        p.lost.store(self.lost, Relaxed);
         p.case.store(self.case, Relaxed);
         p.waited.store(self.waited, Relaxed);
         p.told.store(self.told.wrapping_add(told), Relaxed);
@@ -235,7 +235,7 @@ fn begins(slot: &Slot, waker: usize, made: usize, hooked: u64) {
     p.made.store(made, Relaxed);
     p.hooked.store(hooked, Relaxed);
     #[cfg(feature = "tokio")]
-    p.sure.store(runtime::surely(), Relaxed);
+    p.lost.store(runtime::lost(), Relaxed);
     p.case.store(0, Relaxed);
     p.waited.store(0, Relaxed);
     p.told.store(0, Relaxed);
@@ -389,10 +389,6 @@ fn slow(slot: &'static Slot, since: u64, passed: u64) -> bool {
     let p = &slot.poll;
     let limit = switch::limit();
     let seen = clock::span(passed);
-    #[cfg(feature = "tokio")]
-    let seen = runtime::surely_passed(since, p.sure.load(Relaxed), seen);
-    #[cfg(not(feature = "tokio"))]
-    let _ = since;
     clock::limit_changed(limit);
     let waited = match p.waited.load(Relaxed) {
         0 => Duration::ZERO,
@@ -404,25 +400,115 @@ fn slow(slot: &'static Slot, since: u64, passed: u64) -> bool {
         #[cfg(not(feature = "tokio"))]
         _ => Duration::ZERO,
     };
-    let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
-    let Some(verdict) = SlowCallback::judge(&facts, limit) else { return false };
+    let judge = move |lost: Duration| {
+        let facts = PollFacts { seen, waited: waited + lost, maybe_two: false, step: Duration::ZERO };
+        SlowCallback::judge(&facts, limit)
+    };
+    if judge(Duration::ZERO).is_none() {
+        return false;
+    }
+    let _ours = heap::ours();
+    // Async debug is on with a limit of zero: each is told, whatever was lost.
+    #[cfg(feature = "tokio")]
+    let lost =
+        if limit.is_zero() { Some(Duration::ZERO) } else { runtime::lost_since(p.lost.load(Relaxed), since) };
+    #[cfg(not(feature = "tokio"))]
+    let lost = {
+        let _ = since;
+        Some(Duration::ZERO)
+    };
+    match lost {
+        Some(lost) => {
+            let Some(verdict) = judge(lost) else { return false };
+            let Some(told) = telling(slot, verdict, limit) else { return false };
+            told.now();
+        }
+        #[cfg(feature = "tokio")]
+        None => {
+            // The watchdog hasn't looked since: it knows soon whether the process was stopped meanwhile.
+            let Some(verdict) = judge(Duration::ZERO) else { return false };
+            let (before, end) = (p.lost.load(Relaxed), clock::ticks());
+            let Some(mut told) = telling(slot, verdict, limit) else { return false };
+            reporter::later(Box::new(move || {
+                told.verdict = judge(runtime::lost_until(before, end))?;
+                told.warning()
+            }));
+        }
+        #[cfg(not(feature = "tokio"))]
+        None => return false,
+    }
+    true
+}
+
+/// What is to be told of a slow poll.
+struct Telling {
+    who: String,
+    verdict: SlowCallback,
+    limit: Duration,
+    bytes: i64,
+    rows: Vec<Row>,
+    /// The report that the watchdog wrote of it, else 0.
+    case: u64,
+    /// A hook's poll: the report may not have been told, and whether it held its worker to the end is known.
+    hooked: Option<bool>,
+    /// The test that the thread works for.
+    test: u64,
+}
+
+impl Telling {
+    /// Tells it, or has it told where only the reporter knows what was told before.
+    fn now(self) {
+        if self.hooked.is_some() && self.case != 0 {
+            reporter::later(Box::new(move || self.warning()));
+        } else {
+            let case = self.case;
+            reporter::tell(self.of_case(case));
+        }
+    }
+
+    fn of_case(self, case: u64) -> Warning {
+        ended(&self.who, self.verdict, self.limit, self.bytes, self.rows, case).of_test(self.test)
+    }
+
+    /// On the reporter's thread.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    fn warning(self) -> Option<Warning> {
+        let case = self.case;
+        #[cfg(all(feature = "tokio", tokio_unstable))]
+        if let Some(held) = self.hooked
+            && case != 0
+            && reporter::was_unsure(case)
+        {
+            // The stack that was read while it was stuck didn't tell what it held up: now it is sure.
+            return held.then(|| self.of_case(0));
+        }
+        Some(self.of_case(case))
+    }
+}
+
+/// What is known of the poll that ends on this thread; nothing where it held nobody up.
+fn telling(slot: &'static Slot, verdict: SlowCallback, limit: Duration) -> Option<Telling> {
+    let p = &slot.poll;
     let bytes = slot.allocated.load(Relaxed).saturating_sub(p.allocated.load(Relaxed));
     let made = p.made.load(Relaxed) as *const Location<'static>;
-    let case = p.case.load(Relaxed);
-    let _ours = heap::ours();
+    let (case, test) = (p.case.load(Relaxed), p.test());
     // SAFETY: as in `current`.
     let made = unsafe { made.as_ref() };
     let place = as_place(p.place.load(Relaxed));
     #[cfg(all(feature = "tokio", tokio_unstable))]
     if let id @ 1.. = p.hooked.load(Relaxed) {
+        let held = runtime::hooks::holds_its_worker();
+        if !held && case == 0 {
+            return None;
+        }
         let stack = place.and_then(|place| heap::stack_of(place.spawned()));
         let spawned = stack.map(|stack| Row::stack("spawned", stack));
         let spawned = spawned.or_else(|| made.map(|made| Row::place("spawned", made)));
-        let rows = spawned.unwrap_or_else(|| {
+        let row = spawned.unwrap_or_else(|| {
             Row::words("help", "async debug was off when it was spawned: where isn't known".into())
         });
-        let whole = move |case| ended(&format!("task {id}"), verdict, limit, bytes, vec![rows], case);
-        return tell_hooked(whole, case);
+        let (who, rows, hooked) = (format!("task {id}"), vec![row], Some(held));
+        return Some(Telling { who, verdict, limit, bytes, rows, case, hooked, test });
     }
     let root = place.is_some_and(Place::is_root);
     let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
@@ -435,24 +521,7 @@ fn slow(slot: &'static Slot, since: u64, passed: u64) -> bool {
         Some(stack) => rows.push(Row::stack("spawned", stack)),
         None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
     }
-    reporter::tell(ended(&who(root), verdict, limit, bytes, rows, case));
-    true
-}
-
-/// Tells of a slow poll of a task that tokio's hooks tell of, unless it held nobody up: whether it was told.
-#[cfg(all(feature = "tokio", tokio_unstable))]
-fn tell_hooked(whole: impl FnOnce(u64) -> Warning + Send + 'static, case: u64) -> bool {
-    let held = runtime::hooks::holds_its_worker();
-    match case {
-        0 if !held => return false,
-        0 => reporter::tell(whole(0)),
-        // The stack that was read while it was stuck may not have told what it holds up: now it is sure.
-        case => reporter::later(Box::new(move || {
-            let is_new = reporter::was_unsure(case);
-            (held || !is_new).then(|| whole(if is_new { 0 } else { case }))
-        })),
-    }
-    true
+    Some(Telling { who: who(root), verdict, limit, bytes, rows, case, hooked: None, test })
 }
 
 fn who(root: bool) -> String {

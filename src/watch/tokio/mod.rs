@@ -72,7 +72,7 @@ pub(crate) use fallible::end as end_fallible;
 pub(crate) use hooks::{advice, whole as whole_hooks};
 pub(crate) use shutdown::panicked;
 pub use testing::{test, test_on};
-pub(crate) use watchdog::{settle, surely, surely_passed};
+pub(crate) use watchdog::{lost, lost_since, lost_until, settle};
 
 pub(crate) use busy::{our_alive, runtimes};
 pub(crate) use cell::{

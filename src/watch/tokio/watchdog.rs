@@ -51,27 +51,41 @@ static OF: AtomicU32 = AtomicU32::new(0);
 /// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
 static SURE: AtomicU64 = AtomicU64::new(0);
 
-/// Ticks at which the present watchdog began.
-static BEGAN: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Nanoseconds that were lost while there was a watchdog: the process was stopped, or the machine suspended.
+static LOST: AtomicU64 = AtomicU64::new(0);
+/// Ticks at which it looked last.
+static LOOKED: AtomicU64 = AtomicU64::new(0);
 
-/// What has surely passed so far.
+/// What was lost so far.
 #[inline]
-pub(crate) fn surely() -> u64 {
-    SURE.load(Relaxed)
+pub(crate) fn lost() -> u64 {
+    LOST.load(Relaxed)
 }
 
-/// How much of the time that a poll was `seen` to take is its own: without those in which the process was stopped or the
-/// machine suspended. It began at `since` ticks, when `sure` had passed.
-pub(crate) fn surely_passed(since: u64, sure: u64, seen: Duration) -> Duration {
-    let began = BEGAN.load(Acquire);
-    if !cfg!(native) || OF.load(Acquire) != crate::sys::process_id() || began == u64::MAX {
-        return seen; // nobody counts
+fn lost_after(before: u64) -> Duration {
+    Duration::from_nanos(LOST.load(Acquire).saturating_sub(before))
+}
+
+/// What was lost of a poll that began at `since` ticks, when `before` was, and ends now. Nothing where the watchdog is late: that
+/// it hasn't looked for so long may be because of such a loss.
+pub(crate) fn lost_since(before: u64, since: u64) -> Option<Duration> {
+    let looked = LOOKED.load(Acquire);
+    // Without a watchdog nobody counts, nor did before its first look.
+    let counts = cfg!(native) && OF.load(Acquire) == crate::sys::process_id() && looked != 0;
+    if !counts {
+        return Some(Duration::ZERO);
     }
-    let before = clock::span(began.saturating_sub(since)); // until there was somebody who counts
-    let counted = before + Duration::from_nanos(surely().saturating_sub(sure));
-    // The samples around it, and what they lose.
-    let slack = step_of(switch::limit()) * 2 + seen / 16;
-    if counted + slack < seen { counted } else { seen }
+    let late = clock::span(clock::ticks().saturating_sub(looked.max(since)));
+    (late <= step_of(switch::limit()) * 3).then(|| lost_after(before))
+}
+
+/// The same of a poll that ended at `end` ticks: waits for the watchdog to look again, for a second at most. On the reporter's thread.
+pub(crate) fn lost_until(before: u64, end: u64) -> Duration {
+    let most = Instant::now() + Duration::from_secs(1);
+    while LOOKED.load(Acquire) < end && switch::on() && Instant::now() < most {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    lost_after(before)
 }
 
 /// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
@@ -114,7 +128,7 @@ pub(crate) fn ensure() {
 fn run() {
     loop {
         let mut watchdog = Watchdog::new();
-        BEGAN.store(clock::ticks(), Release);
+        LOOKED.store(clock::ticks(), Release);
         while switch::on() {
             watchdog.step();
         }
@@ -242,13 +256,20 @@ impl Watchdog {
         }
         std::thread::sleep(self.next - now);
         let now = Instant::now();
-        clock::limit_changed(limit);
+        let overslept = now.saturating_duration_since(self.next);
+        clock::limit_changed(switch::limit()); // it may have been changed meanwhile
         // Of the time between two samples only one step is sure (the process may have been stopped, the machine suspended), and
         // what this thread itself waited for a processor.
         let own = cpu::waited(self.own_tid).unwrap_or_default();
         let sure = step + own.saturating_sub(self.own_waited);
         let credit = (now - self.last).min(sure);
         SURE.fetch_add(credit.as_nanos() as u64, AcqRel);
+        // It slept longer than it wanted to, and wasn't ready meanwhile.
+        let lost = overslept.saturating_sub(own.saturating_sub(self.own_waited));
+        if lost > step {
+            LOST.fetch_add(lost.as_nanos() as u64, AcqRel);
+        }
+        LOOKED.store(clock::ticks(), Release);
         self.own_waited = own;
         self.last = now;
         let mut infos = Vec::new();
@@ -441,7 +462,7 @@ fn judge_published(
     }
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if cpu::sleeps(info.tid) {
-        surely_passed(current.since, current.sure, clock::span(current.ticks))
+        clock::span(current.ticks).saturating_sub(lost_after(current.lost))
     } else {
         ran.saturating_sub(watched.ran) + waited
     };

@@ -33,6 +33,7 @@
 //! tokio 1.46.1 is the first that tells where a task was spawned: on an older one tasks are timed and not listed.
 
 mod index;
+mod seen;
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
@@ -52,16 +53,12 @@ use super::super::warning::Row;
 use super::super::{heap, locks, switch};
 use super::{shutdown, words};
 use index::{Entry, Index};
+use seen::{AFTER, BEFORE, SPAWN, TERMINATE};
 
 /// What is known of each task that a hook told of.
 static INDEX: Index = Index::new();
 /// A task was spawned or polled while async debug was on.
 static ANY: AtomicBool = AtomicBool::new(false);
-
-const SPAWN: u8 = 1;
-const BEFORE: u8 = 2;
-const AFTER: u8 = 4;
-const TERMINATE: u8 = 8;
 
 /// What the hooks of one builder have shown, while async debug was on.
 #[derive(Debug, Default)]
@@ -473,7 +470,7 @@ pub(crate) fn whole() -> Vec<usize> {
 
 /// What the hooks tell, in words.
 pub(crate) fn found() -> Option<String> {
-    let is_whole = |claim: &Claim| claim.seen.load(Relaxed) == SPAWN | BEFORE | AFTER | TERMINATE;
+    let is_whole = |claim: &Claim| claim.seen.load(Relaxed) & !claim.lost.load(Relaxed) == seen::ALL;
     let mut whole = usize::from(is_whole(&BY_HAND));
     claims(&mut |claim| whole += usize::from(is_whole(claim)));
     match whole {
@@ -489,57 +486,22 @@ pub(crate) fn advice() -> Vec<String> {
     if !switch::on() {
         return all;
     }
-    claims(&mut |claim| all.extend(missing(claim.seen.load(Relaxed), claim.lost.load(Relaxed))));
+    claims(&mut |claim| all.extend(seen::advice(claim.seen.load(Relaxed), claim.lost.load(Relaxed))));
     if GONE_UNSEEN.load(Relaxed) {
-        all.extend(missing(0, 0));
+        all.extend(seen::advice(0, 0));
     }
     if IS_BY_HAND.load(Acquire) {
         let (seen, lost) = (BY_HAND.seen.load(Relaxed), BY_HAND.lost.load(Relaxed));
-        all.extend(missing(seen, lost));
+        all.extend(seen::advice(seen, lost));
     }
     all.sort();
     all.dedup();
     all
 }
 
-fn missing(seen: u8, lost: u8) -> Option<String> {
-    let names = [
-        (SPAWN, "on_task_spawn"),
-        (BEFORE, "on_before_task_poll"),
-        (AFTER, "on_after_task_poll"),
-        (TERMINATE, "on_task_terminate"),
-    ];
-    let without: Vec<&str> =
-        names.iter().filter(|(hook, _)| (seen & !lost) & hook == 0).map(|(_, n)| *n).collect();
-    let (first, rest) = without.split_first()?;
-    if rest.len() == 3 {
-        return Some(
-            "tokio's task hooks were claimed on a builder and none was ever called while async debug was on: either no task \
-             ran there, or hooks that were set later replaced them; call those of `birthmark::tokio::hooks` in them"
-                .to_owned(),
-        );
-    }
-    let rest: String = rest.iter().map(|name| format!(", `{name}`")).collect();
-    Some(format!(
-        "of the task hooks of a builder these aren't called: `{first}`{rest}; one that is set later on the builder replaces \
-         ours: call that of `birthmark::tokio::hooks` in it"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hooks_that_are_replaced_are_named() {
-        let all = SPAWN | BEFORE | AFTER | TERMINATE;
-        assert_eq!(missing(all, 0), None);
-        assert!(missing(0, 0).unwrap().contains("none was ever called"));
-        let words = missing(all & !AFTER, 0).unwrap();
-        assert!(words.contains("aren't called: `on_after_task_poll`;"), "{words}");
-        let words = missing(all & !SPAWN, TERMINATE).unwrap();
-        assert!(words.contains("`on_task_spawn`, `on_task_terminate`;"), "{words}");
-    }
 
     #[test]
     fn an_ids_number_is_what_it_shows() {
