@@ -347,16 +347,16 @@ fn first(claim: &Claim) {
 /// A poll whose end no hook told.
 #[cold]
 fn lost(polled: Polled) {
-    ENDS_LOST.store(true, Release);
     let _ours = heap::ours();
-    claims(&mut |claim| {
-        if claim.address() == polled.hooks {
+    let mut note = |claim: &Claim| {
+        // Where ends are told, one that wasn't says nothing of the hook: the thread has other stacks, say.
+        if claim.address() == polled.hooks && claim.seen.load(Relaxed) & AFTER == 0 {
             claim.lost.fetch_or(AFTER, Relaxed);
+            ENDS_LOST.store(true, Release);
         }
-    });
-    if BY_HAND.address() == polled.hooks {
-        BY_HAND.lost.fetch_or(AFTER, Relaxed);
-    }
+    };
+    note(&BY_HAND);
+    claims(&mut note);
     if let Some(entered) = polled.entered {
         entered.forget();
     }
