@@ -474,6 +474,11 @@ fn where_it_was_spawned_is_told_without_tracing_too() {
     let text = std::fs::read_to_string(file!()).unwrap();
     assert!(text.lines().nth(line - 1).unwrap().contains("tokio::spawn(async {"), "{}", output.stderr);
     assert!(!output.stderr.contains("adds where it was spawned"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("TRACEMALLOC=5 adds the whole stack that spawned it"),
+        "{}",
+        output.stderr
+    );
 }
 
 #[test]

@@ -501,13 +501,15 @@ fn telling(slot: &'static Slot, verdict: SlowCallback, limit: Duration) -> Optio
         if !held && case == 0 {
             return None;
         }
-        let stack = place.and_then(|place| heap::stack_of(place.spawned()));
-        let spawned = stack.map(|stack| Row::stack("spawned", stack));
-        let spawned = spawned.or_else(|| made.map(|made| Row::place("spawned", made)));
-        let row = spawned.unwrap_or_else(|| {
-            Row::words("help", "async debug was off when it was spawned: where isn't known".into())
-        });
-        let (who, rows, hooked) = (format!("task {id}"), vec![row], Some(held));
+        let help = |words: &str| Row::words("help", words.into());
+        let rows = match (place.and_then(|place| heap::stack_of(place.spawned())), made) {
+            (Some(stack), _) => vec![Row::stack("spawned", stack)],
+            (None, Some(made)) => {
+                vec![Row::place("spawned", made), help("TRACEMALLOC=5 adds the whole stack that spawned it")]
+            }
+            (None, None) => vec![help("async debug was off when it was spawned: where isn't known")],
+        };
+        let (who, hooked) = (format!("task {id}"), Some(held));
         return Some(Telling { who, verdict, limit, bytes, rows, case, hooked, test });
     }
     let root = place.is_some_and(Place::is_root);

@@ -111,7 +111,10 @@ fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
     };
     match (&poll.spawned, poll.made) {
         (Some(stack), _) => rows.push(Row::stack("spawned", stack.clone())),
-        (None, Some(made)) => rows.push(Row::place("spawned", made)),
+        (None, Some(made)) => {
+            rows.push(Row::place("spawned", made));
+            help.push_str("; TRACEMALLOC=5 adds the whole stack that spawned it");
+        }
         _ if poll.id != 0 => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
         _ => {}
     }
