@@ -62,6 +62,7 @@ pub fn doctor() -> Doctor {
     #[cfg(feature = "tokio")]
     {
         found.runtime = crate::watch::tokio::found();
+        found.advice = crate::watch::tokio::advice();
     }
     let mut advise = |condition: bool, text: &str| {
         if condition {

@@ -65,7 +65,10 @@ pub fn cargo(at: &Path, target: &str, frame_pointers: bool) -> Command {
 /// The binary of `fixture` with these features, put beside its other variants.
 pub fn build(name: &str, features: &str, build: &Build) -> PathBuf {
     let variant = build.name();
-    let mut command = cargo(&fixture(name), &variant, build.frame_pointers);
+    // Flags of its own: what it shares with others is built another time.
+    let has_flags = fixture(name).join(".cargo").exists();
+    let target = if has_flags { format!("{variant}-{name}") } else { variant.clone() };
+    let mut command = cargo(&fixture(name), &target, build.frame_pointers);
     command.args(["build", "-q", "--features", features]);
     if build.release {
         command.arg("--release");
@@ -76,7 +79,7 @@ pub fn build(name: &str, features: &str, build: &Build) -> PathBuf {
     let status = command.status().expect("cargo starts");
     assert!(status.success(), "{name} isn't built: {command:?}");
     let profile = if build.release { "release" } else { "debug" };
-    let made = folder().join("build").join(&variant).join(profile).join(name);
+    let made = folder().join("build").join(&target).join(profile).join(name);
     let kept = folder().join("bin").join(format!("{name}-{variant}-{}", features.replace(',', "-")));
     std::fs::create_dir_all(folder().join("bin")).expect("a folder for binaries");
     // Not over a binary that still runs.

@@ -17,8 +17,8 @@
 //! each peer in a binary of its own; every run is a process, the rows take turns, and the least of the rounds counts. The
 //! same shapes under asyncio, with its debug mode over without, stand below for the record where there is a `python3`.
 //!
-//! tokio-console's `console-subscriber` isn't among the peers: it needs a tokio built with `--cfg tokio_unstable` and
-//! stops a program that isn't, so its figures would be over another tokio.
+//! tokio-console's `console-subscriber` and tokio's task hooks need a tokio built with `--cfg tokio_unstable`: they have a table of
+//! their own, over that tokio, by `benches/fixtures/runtime_unstable`.
 
 #[allow(dead_code)]
 #[path = "../overhead/cargo.rs"]
@@ -39,8 +39,11 @@ const OFF: (&str, &str) = ("BIRTHMARK_MALLOC", "0");
 const ON: (&str, &str) = ("BIRTHMARK_ASYNC_DEBUG", "1");
 const FRAMES: (&str, &str) = ("TRACEMALLOC", "5");
 
-/// Name, feature of the fixture, how tasks are spawned, variables. The first and the last are the same.
-const MODES: [(&str, &str, &str, Variables); 9] = [
+/// Name, feature of the fixture, how tasks are spawned, variables.
+type Mode = (&'static str, &'static str, &'static str, Variables);
+
+/// The first and the last are the same.
+const MODES: [Mode; 9] = [
     ("plain tokio", "", "plain", &[]),
     ("Birthmark off", "birthmark", "plain", &[OFF]),
     ("attached", "birthmark", "attached", &[OFF, ON]),
@@ -49,6 +52,17 @@ const MODES: [(&str, &str, &str, Variables); 9] = [
     ("wrapped", "birthmark", "wrapped", &[OFF, ON]),
     ("wrapped, 5 frames", "birthmark", "wrapped", &[OFF, ON, FRAMES]),
     ("tokio-metrics", "metrics", "instrumented", &[]),
+    ("plain tokio again", "", "plain", &[]),
+];
+
+/// With `--cfg tokio_unstable`.
+const UNSTABLE: [Mode; 7] = [
+    ("plain tokio", "", "plain", &[]),
+    ("hooks, off", "birthmark", "hooked", &[OFF]),
+    ("hooks", "birthmark", "hooked", &[OFF, ON]),
+    ("hooks, 5 frames", "birthmark", "hooked", &[OFF, ON, FRAMES]),
+    ("wrapped", "birthmark", "wrapped", &[OFF, ON]),
+    ("console-subscriber", "console", "console", &[]),
     ("plain tokio again", "", "plain", &[]),
 ];
 
@@ -72,14 +86,19 @@ fn main() {
     if shapes.is_empty() {
         shapes = SHAPES.to_vec();
     }
-    tokio(&shapes, rounds);
+    tokio("runtime", "", &MODES, &shapes, rounds);
+    tokio("runtime_unstable", ", tokio_unstable", &UNSTABLE, &shapes, rounds);
     asyncio(&shapes, rounds);
 }
 
-fn tokio(shapes: &[&'static str], rounds: usize) {
+fn tokio(name: &str, note: &str, modes: &[Mode], shapes: &[&'static str], rounds: usize) {
     let build = Build { release: true, frame_pointers: false, line: Some(LINE_TABLES) };
-    let built =
-        ["", "birthmark", "metrics"].map(|feature| (feature, cargo::build("runtime", feature, &build)));
+    let mut built: Vec<(&str, PathBuf)> = Vec::new();
+    for (_, feature, ..) in modes {
+        if built.iter().all(|(other, _)| other != feature) {
+            built.push((feature, cargo::build(name, feature, &build)));
+        }
+    }
     let exe = |feature: &str| built.iter().find(|b| b.0 == feature).expect("each feature is built").1.clone();
     if rounds == 0 {
         return;
@@ -88,7 +107,7 @@ fn tokio(shapes: &[&'static str], rounds: usize) {
         let columns: Vec<Vec<Best>> = shapes
             .iter()
             .map(|shape| {
-                let runs: Vec<Run> = MODES
+                let runs: Vec<Run> = modes
                     .iter()
                     .map(|&(_, feature, how, variables)| Run {
                         exe: exe(feature),
@@ -100,7 +119,8 @@ fn tokio(shapes: &[&'static str], rounds: usize) {
                 interleaved(rounds, &runs)
             })
             .collect();
-        print(title, shapes, &MODES.map(|m| m.0), &columns);
+        let rows: Vec<&str> = modes.iter().map(|mode| mode.0).collect();
+        print(&format!("{title}{note}"), shapes, &rows, &columns);
     }
 }
 
@@ -132,12 +152,12 @@ fn asyncio(shapes: &[&'static str], rounds: usize) {
 
 /// The first row's time for an operation, then each row over it.
 fn print(title: &str, shapes: &[&str], rows: &[&str], columns: &[Vec<Best>]) {
-    print!("\n{title:24}");
+    print!("\n{title:32}");
     shapes.iter().for_each(|shape| print!("{shape:>10}"));
-    print!("\n{:24}", format!("{}, ns", rows[0]));
+    print!("\n{:32}", format!("{}, ns", rows[0]));
     columns.iter().for_each(|column| print!("{:10.0}", column[0].seconds * 1e9));
     for (at, row) in rows.iter().enumerate() {
-        print!("\n{row:24}");
+        print!("\n{row:32}");
         columns.iter().for_each(|column| print!("{:10.2}", column[at].seconds / column[0].seconds));
     }
     println!();

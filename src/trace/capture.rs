@@ -229,6 +229,30 @@ unsafe extern "C" fn here_with(out: *mut usize, len: usize, sp: usize, fp: usize
     addresses(Start { sp, fp }, out).0
 }
 
+/// The trace of the present stack, from the caller outward, for ordinary code; 0 where tracing is off or there is none.
+#[cfg(feature = "tokio")]
+pub(crate) fn this_stack() -> u32 {
+    // SAFETY: the function only hands on the registers.
+    unsafe { this_stack_from() }
+}
+
+#[cfg(feature = "tokio")]
+#[unsafe(naked)]
+unsafe extern "C" fn this_stack_from() -> u32 {
+    core::arch::naked_asm!("mov rdi, rsp", "mov rsi, rbp", "jmp {}", sym this_stack_with)
+}
+
+#[cfg(feature = "tokio")]
+unsafe extern "C" fn this_stack_with(sp: usize, fp: usize) -> u32 {
+    let (line, control) = (crate::sys::line::line(), super::generation::control());
+    if !control.on() {
+        return 0;
+    }
+    // SAFETY: this thread's line and slot, and the registers with which `this_stack_from` was called: the stack pointer shows the
+    // return address into its caller, whose frame lives until this returns.
+    unsafe { capture(line, crate::thread::slot(line), control, Start { sp, fp }) }
+}
+
 /// The trace of the present stack as far as `high`, an address in it, for ordinary code; 0 where tracing is off or there is none.
 pub(crate) fn up_to(high: usize) -> u32 {
     // SAFETY: the function only hands on the registers.

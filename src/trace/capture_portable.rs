@@ -56,6 +56,11 @@ pub(crate) unsafe fn capture(line: &Line, _slot: &Slot, control: Control, _start
 /// The trace of the present stack, for ordinary code; 0 where tracing is off or there is none. (Not only as far as the address:
 /// whose frame that lies in isn't known.)
 pub(crate) fn up_to(_high: usize) -> u32 {
+    this_stack()
+}
+
+/// The trace of the present stack; 0 where tracing is off or there is none.
+pub(crate) fn this_stack() -> u32 {
     let (line, control) = (crate::sys::line::line(), super::generation::control());
     if !control.on() {
         return 0;

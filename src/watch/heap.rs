@@ -41,15 +41,10 @@ pub(crate) fn trace_of(address: usize) -> Option<Vec<usize>> {
     stack_of(trace_number(address))
 }
 
-/// The trace of this very stack, by a block that is made and given back: the memo's hit is all that it costs. 0 where there is
-/// none, not tracing for one.
+/// The trace of this very stack: the memo's hit is all that it costs. 0 where there is none, not tracing for one.
 #[cfg(feature = "tokio")]
 pub(crate) fn trace_here() -> u32 {
-    if mode::mode() & mode::TRACE == 0 {
-        return 0;
-    }
-    let block = std::hint::black_box(Box::new(0_u64));
-    trace_number(std::ptr::from_ref(&*block) as usize)
+    if mode::mode() & mode::TRACE == 0 { 0 } else { trace::capture::this_stack() }
 }
 
 /// Whether `DebugAlloc` serves this program.

@@ -122,29 +122,29 @@ pub(super) fn last() -> u64 {
 }
 
 /// A poll that began when `before` was the last has ended without being done: a lock that it took and holds on to is held
-/// across an `.await`.
+/// across an `.await`. `whose`: who was polled, and where it was spawned or watched.
 #[inline]
-pub(super) fn pending(before: u64, watched: &'static Location<'static>) {
+pub(super) fn pending(before: u64, whose: impl FnOnce() -> (String, Option<Row>)) {
     if NUMBER.get() != before {
-        still_held(before, watched);
+        let _ours = heap::ours();
+        let (who, place) = whose();
+        still_held(before, &who, place.as_ref());
     }
 }
 
 #[cold]
-fn still_held(before: u64, watched: &'static Location<'static>) {
-    let _ours = heap::ours();
+fn still_held(before: u64, who: &str, whose: Option<&Row>) {
     let told: Vec<Warning> = HELD.with(|held| {
         let Ok(held) = held.try_borrow() else { return Vec::new() };
         let of_this_poll = held.iter().filter(|taken| taken.number > before && !taken.told.replace(true));
         of_this_poll
-            .map(|taken| across(taken, heap::trace_of(std::ptr::from_ref(&**taken) as usize), watched))
+            .map(|taken| across(taken, heap::trace_of(std::ptr::from_ref(&**taken) as usize), who, whose))
             .collect()
     });
     told.into_iter().for_each(super::reporter::tell);
 }
 
-fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> Warning {
-    let (who, root) = super::poll::who_here();
+fn across(taken: &Taken, stack: Option<Vec<usize>>, who: &str, whose: Option<&Row>) -> Warning {
     let mut help = format!(
         "drop the guard before the `.await`, or use `tokio::sync::{}`: whoever locks it meanwhile blocks its worker",
         taken.what
@@ -156,7 +156,7 @@ fn across(taken: &Taken, stack: Option<Vec<usize>>, watched: &Location<'_>) -> W
             Row::place("locked", taken.place)
         }
     };
-    let rows = vec![locked, Row::place(super::poll::wrapped_by(root), watched), Row::words("help", help)];
+    let rows = [Some(locked), whose.cloned(), Some(Row::words("help", help))].into_iter().flatten().collect();
     Warning::new(Kind::LockAcrossAwait, format!("{who} holds a {} while it waits", taken.what), rows)
 }
 

@@ -1,5 +1,5 @@
-//! What a thread says of the wrapped poll that it is in, for the watchdog to read meanwhile; and what the poll finds
-//! when it ends.
+//! What a thread says of the poll that it is in, of a wrapped future or of a task that tokio's hooks tell of, for the
+//! watchdog to read meanwhile; and what the poll finds when it ends.
 
 use std::panic::Location;
 use std::sync::atomic::{
@@ -27,8 +27,10 @@ pub(crate) struct Published {
     allocated: AtomicI64,
     /// The waker's data: the task's block, or near its start.
     waker: AtomicUsize,
-    /// Where the future was wrapped.
+    /// Where the future was wrapped, or the hooked task spawned; 0: not known.
     made: AtomicUsize,
+    /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
+    hooked: AtomicU64,
     /// The report that the watchdog wrote of this poll, else 0.
     case: AtomicU64,
     /// Nanoseconds that the thread had waited for a processor when the watchdog first saw this poll, +1; else 0.
@@ -56,6 +58,7 @@ impl Published {
             allocated: AtomicI64::new(0),
             waker: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
+            hooked: AtomicU64::new(0),
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
@@ -69,7 +72,7 @@ impl Published {
     }
 }
 
-/// A wrapped poll as the watchdog sees it.
+/// A poll as the watchdog sees it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub(crate) struct Current {
@@ -79,12 +82,16 @@ pub(crate) struct Current {
     pub allocated: i64,
     /// 0 for the root future, whose waker is no task's.
     pub waker: usize,
-    /// Nothing for the root future.
+    /// Nothing for the root future, and where it isn't known.
     pub made: Option<&'static Location<'static>>,
     /// What had surely passed when it began.
     pub sure: u64,
     /// The tokio task that it belongs to, 0: none; nothing where that isn't known.
     pub task: Option<u64>,
+    /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
+    pub hooked: u64,
+    /// The stack that spawned it, by its trace; 0: not known.
+    pub spawned: u32,
 }
 
 impl Published {
@@ -123,6 +130,7 @@ impl Published {
         }
         let place = as_place(self.place.load(Relaxed));
         let root = place.is_some_and(Place::is_root);
+        let hooked = self.hooked.load(Relaxed);
         let made = if root { std::ptr::null() } else { self.made.load(Relaxed) as *const Location<'static> };
         let current = Current {
             since,
@@ -133,6 +141,8 @@ impl Published {
             made: unsafe { made.as_ref() },
             sure: self.sure.load(Relaxed),
             task: place.map(Place::polled_by),
+            hooked,
+            spawned: place.filter(|_| hooked != 0).map_or(0, spawned),
         };
         (self.since.load(Acquire) == since).then_some(current)
     }
@@ -175,30 +185,86 @@ impl Published {
     }
 }
 
-/// A wrapped poll under way; what ends it, by return or by panic, is its drop.
+/// A poll under way; what ends it, by return or by panic, is its drop.
 pub(crate) struct Entered {
     slot: &'static Slot,
     since: u64,
     /// The poll around this one on the same thread.
     outer: Outer,
     place: Option<&'static Place>,
-    /// The registered polls around this one: the next, and the outermost.
-    around: (usize, usize),
     /// The task that blocks counted for outside of this poll, by its key.
     task: u64,
 }
 
-/// What is said of a poll while another one runs inside.
+/// What a thread says of the poll around another one.
 struct Outer {
     since: u64,
     allocated: i64,
     waker: usize,
     made: usize,
+    hooked: u64,
     case: u64,
     waited: u64,
     told: u64,
     sure: u64,
     host: bool,
+    /// The registered polls: the next, and the outermost.
+    place: usize,
+    outermost: usize,
+}
+
+impl Outer {
+    #[inline]
+    fn of(p: &Published) -> Self {
+        Self {
+            since: p.since.load(Relaxed),
+            allocated: p.allocated.load(Relaxed),
+            waker: p.waker.load(Relaxed),
+            made: p.made.load(Relaxed),
+            hooked: p.hooked.load(Relaxed),
+            case: p.case.load(Relaxed),
+            waited: p.waited.load(Relaxed),
+            told: p.told.load(Relaxed),
+            sure: p.sure.load(Relaxed),
+            host: p.host.load(Relaxed),
+            place: p.place.load(Relaxed),
+            outermost: p.outermost.load(Relaxed),
+        }
+    }
+
+    /// The poll inside of it is over, of which so many ticks were told.
+    #[inline]
+    fn back(&self, p: &Published, told: u64) {
+        p.since.store(0, Release);
+        p.place.store(self.place, Relaxed);
+        p.outermost.store(self.outermost, Relaxed);
+        p.allocated.store(self.allocated, Relaxed);
+        p.waker.store(self.waker, Relaxed);
+        p.made.store(self.made, Relaxed);
+        p.hooked.store(self.hooked, Relaxed);
+        p.case.store(self.case, Relaxed);
+        p.waited.store(self.waited, Relaxed);
+        p.told.store(self.told.wrapping_add(told), Relaxed);
+        p.sure.store(self.sure, Relaxed);
+        p.host.store(self.host, Relaxed);
+        p.since.store(self.since, Release);
+    }
+}
+
+/// The thread says that a poll is about to begin.
+#[inline]
+fn begins(slot: &Slot, waker: usize, made: usize, hooked: u64) {
+    let p = &slot.poll;
+    p.since.store(0, Release);
+    p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
+    p.waker.store(waker, Relaxed);
+    p.made.store(made, Relaxed);
+    p.hooked.store(hooked, Relaxed);
+    p.case.store(0, Relaxed);
+    p.waited.store(0, Relaxed);
+    p.told.store(0, Relaxed);
+    p.sure.store(clock::sure(), Relaxed);
+    p.host.store(false, Relaxed);
 }
 
 /// Begins a poll. Only while async debug is on.
@@ -213,43 +279,68 @@ pub(crate) fn enter(
         return None;
     }
     let p = &slot.poll;
-    let mut outer = Outer {
-        since: p.since.load(Relaxed),
-        allocated: p.allocated.load(Relaxed),
-        waker: p.waker.load(Relaxed),
-        made: p.made.load(Relaxed),
-        case: p.case.load(Relaxed),
-        waited: p.waited.load(Relaxed),
-        told: p.told.load(Relaxed),
-        sure: p.sure.load(Relaxed),
-        host: p.host.load(Relaxed),
-    };
-    let around = (p.place.load(Relaxed), p.outermost.load(Relaxed));
+    let mut outer = Outer::of(p);
     let task = line().task.get();
-    p.since.store(0, Release);
-    p.allocated.store(slot.allocated.load(Relaxed), Relaxed);
-    p.waker.store(waker as usize, Relaxed);
-    p.made.store(std::ptr::from_ref(made) as usize, Relaxed);
-    p.case.store(0, Relaxed);
-    p.waited.store(0, Relaxed);
-    p.told.store(0, Relaxed);
-    p.sure.store(clock::sure(), Relaxed);
-    p.host.store(false, Relaxed);
+    begins(slot, waker as usize, std::ptr::from_ref(made) as usize, 0);
     let since = clock::ticks();
     if let Some(place) = place {
-        let host = as_place(around.0);
+        let host = as_place(outer.place);
         place.begins(since, waker as usize, host);
         outer.host |= host.is_some_and(|host| host.polled_by() != place.polled_by());
         p.place.store(std::ptr::from_ref(place) as usize, Relaxed);
-        if around.1 == 0 {
+        if outer.outermost == 0 {
             p.outermost.store(std::ptr::from_ref(place) as usize, Relaxed);
         }
-        if let Some(key) = place.key(around.1 == 0) {
+        if let Some(key) = place.key(outer.outermost == 0) {
             line().task.set(key);
         }
     }
     p.since.store(since, Release);
-    Some(Entered { slot, since, outer, place, around, task })
+    Some(Entered { slot, since, outer, place, task })
+}
+
+/// Begins a poll of task `id`, as tokio's hooks tell. Only while async debug is on.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+#[inline]
+pub(crate) fn enter_hooked(id: u64, place: Option<&'static Place>) -> Option<Entered> {
+    let slot = heap::register_thread();
+    if slot.shared {
+        return None;
+    }
+    let p = &slot.poll;
+    let outer = Outer::of(p);
+    let task = line().task.get();
+    begins(slot, 0, place.map_or(0, Place::made), id);
+    let since = clock::ticks();
+    if let Some(place) = place {
+        place.begins_hooked(since);
+    }
+    p.place.store(place.map_or(0, |place| std::ptr::from_ref(place) as usize), Relaxed);
+    line().task.set(id);
+    p.since.store(since, Release);
+    Some(Entered { slot, since, outer, place, task })
+}
+
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Entered {
+    /// Its end wasn't seen: nothing is told of it.
+    pub(crate) fn forget(self) {
+        let lost = std::mem::ManuallyDrop::new(self);
+        line().task.set(lost.task);
+        lost.outer.back(&lost.slot.poll, 0);
+    }
+}
+
+/// Where the task of this place was spawned, by the trace of the stack.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+fn spawned(place: &Place) -> u32 {
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    return place.spawned();
+    #[cfg(not(all(feature = "tokio", tokio_unstable)))]
+    {
+        let _ = place;
+        0
+    }
 }
 
 /// Work of ours on a thread of the program's, such as finding names for a list that is shown: while this lives it isn't the
@@ -322,24 +413,12 @@ impl Drop for Entered {
         if !clock::quick(passed.saturating_sub(told)) && slow(self.slot, passed.saturating_sub(told)) {
             told = passed;
         }
-        p.since.store(0, Release);
-        p.place.store(self.around.0, Relaxed);
-        p.outermost.store(self.around.1, Relaxed);
         line().task.set(self.task);
-        let outer = &self.outer;
-        p.allocated.store(outer.allocated, Relaxed);
-        p.waker.store(outer.waker, Relaxed);
-        p.made.store(outer.made, Relaxed);
-        p.case.store(outer.case, Relaxed);
-        p.waited.store(outer.waited, Relaxed);
-        p.told.store(outer.told.wrapping_add(told), Relaxed);
-        p.sure.store(outer.sure, Relaxed);
-        p.host.store(outer.host, Relaxed);
-        p.since.store(outer.since, Release);
+        self.outer.back(p, told);
     }
 }
 
-/// A poll of so many ticks has ended, perhaps slow: whether it was told.
+/// A poll has ended after so many ticks, perhaps slow: whether it was told.
 #[cold]
 #[inline(never)]
 fn slow(slot: &'static Slot, passed: u64) -> bool {
@@ -368,14 +447,94 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     };
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return false };
-    let made = p.made.load(Relaxed) as *const Location<'static>;
-    let root = as_place(p.place.load(Relaxed)).is_some_and(Place::is_root);
-    let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
     let _ours = heap::ours();
+    let Some(told) = telling(slot, verdict, limit, bytes) else { return false };
+    told.now();
+    true
+}
+
+/// What is to be told of a slow poll.
+struct Telling {
+    who: String,
+    verdict: SlowCallback,
+    limit: Duration,
+    bytes: i64,
+    rows: Vec<Row>,
+    /// The report that the watchdog wrote of it, else 0.
+    case: u64,
+    /// A hook's poll: the report may not have been told, and whether it held its worker to the end is known.
+    hooked: Option<bool>,
+    /// The test that the thread works for.
+    test: u64,
+}
+
+impl Telling {
+    /// Tells it, or has it told where only the reporter knows what was told before.
+    fn now(self) {
+        if self.hooked.is_some() && self.case != 0 {
+            reporter::later(Box::new(move || self.warning()));
+        } else {
+            let case = self.case;
+            reporter::tell(self.of_case(case));
+        }
+    }
+
+    fn of_case(self, case: u64) -> Warning {
+        ended(&self.who, self.verdict, self.limit, self.bytes, self.rows, case).of_test(self.test)
+    }
+
+    /// On the reporter's thread.
+    fn warning(self) -> Option<Warning> {
+        let case = self.case;
+        #[cfg(all(feature = "tokio", tokio_unstable))]
+        if let Some(held) = self.hooked
+            && case != 0
+            && reporter::was_unsure(case)
+        {
+            // The stack that was read while it was stuck didn't tell what it held up: now it is sure.
+            return held.then(|| self.of_case(0));
+        }
+        Some(self.of_case(case))
+    }
+}
+
+/// What is known of the poll that ends on this thread; nothing where it held nobody up.
+fn telling(slot: &'static Slot, verdict: SlowCallback, limit: Duration, bytes: i64) -> Option<Telling> {
+    let p = &slot.poll;
+    let made = p.made.load(Relaxed) as *const Location<'static>;
+    let (case, test) = (p.case.load(Relaxed), p.test());
     // SAFETY: as in `current`.
     let made = unsafe { made.as_ref() };
-    reporter::tell(ended(&who(root), root, verdict, limit, bytes, made, spawned, case));
-    true
+    let place = as_place(p.place.load(Relaxed));
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    if let id @ 1.. = p.hooked.load(Relaxed) {
+        let held = runtime::hooks::holds_its_worker();
+        if !held && case == 0 {
+            return None;
+        }
+        let help = |words: &str| Row::words("help", words.into());
+        let rows = match (place.and_then(|place| heap::stack_of(place.spawned())), made) {
+            (Some(stack), _) => vec![Row::stack("spawned", stack)],
+            (None, Some(made)) => {
+                vec![Row::place("spawned", made), help("TRACEMALLOC=5 adds the whole stack that spawned it")]
+            }
+            (None, None) => vec![help("async debug was off when it was spawned: where isn't known")],
+        };
+        let (who, hooked) = (format!("task {id}"), Some(held));
+        return Some(Telling { who, verdict, limit, bytes, rows, case, hooked, test });
+    }
+    let root = place.is_some_and(Place::is_root);
+    let spawned = if root { None } else { heap::trace_of(p.waker.load(Relaxed)) };
+    let mut rows = Vec::new();
+    if let Some(made) = made {
+        rows.push(Row::place(if root { "run" } else { "watched" }, made));
+    }
+    match spawned {
+        None if root => {}
+        Some(stack) => rows.push(Row::stack("spawned", stack)),
+        None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
+    }
+    Some(Telling { who: who(root), verdict, limit, bytes, rows, case, hooked: None, test })
 }
 
 fn who(root: bool) -> String {
@@ -393,21 +552,24 @@ pub(super) fn who_here() -> (String, bool) {
     (who(root), root)
 }
 
+/// The same for the future of this poll that was wrapped there, with its place.
+pub(super) fn wrapped_here(made: &'static Location<'static>) -> (String, Option<Row>) {
+    let (who, root) = who_here();
+    (who, Some(Row::place(wrapped_by(root), made)))
+}
+
 /// What wrapped a future, as its place is labelled.
 pub(super) fn wrapped_by(root: bool) -> &'static str {
     if root { "run" } else { "watched" }
 }
 
-/// The report of a wrapped poll that has ended: exact.
-#[allow(clippy::too_many_arguments)]
+/// The report of a poll that has ended: exact. `rows`: its places, which what was told while it was stuck has already.
 fn ended(
     who: &str,
-    root: bool,
     verdict: SlowCallback,
     limit: Duration,
     bytes: i64,
-    made: Option<&'static Location<'static>>,
-    spawned: Option<Vec<usize>>,
+    rows: Vec<Row>,
     case: u64,
 ) -> Warning {
     let number = if case == 0 { units::next_case() } else { case };
@@ -420,18 +582,7 @@ fn ended(
     if case != 0 {
         sentence.push_str(": ended");
     }
-    let mut rows = Vec::new();
-    // What was told while it was stuck has its places already.
-    if case == 0 {
-        if let Some(made) = made {
-            rows.push(Row::place(wrapped_by(root), made));
-        }
-        match spawned {
-            None if root => {}
-            Some(stack) => rows.push(Row::stack("spawned", stack)),
-            None => rows.push(Row::words("help", "TRACEMALLOC=5 adds where it was spawned".into())),
-        }
-    }
+    let rows = if case == 0 { rows } else { Vec::new() };
     let case = if case == 0 { Case::Whole } else { Case::Ends(case) };
     // With no limit people want to see each of them, as asyncio shows them.
     let every = limit.is_zero();
@@ -445,7 +596,7 @@ mod tests {
     #[test]
     fn an_ended_poll_keeps_the_number_under_which_it_was_told_while_stuck() {
         let verdict = SlowCallback { took: Duration::from_millis(151) };
-        let w = ended("task 3", false, verdict, Duration::from_millis(100), 2048, None, None, 7);
+        let w = ended("task 3", verdict, Duration::from_millis(100), 2048, Vec::new(), 7);
         assert_eq!(
             w.sentence,
             "one poll of task 3 took 151 ms, limit 100 ms; it allocated 2.0 KiB (#7): ended"

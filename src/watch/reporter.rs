@@ -158,6 +158,20 @@ pub(crate) fn untold(case: u64) {
     }
 }
 
+/// As [`untold`], of a case that may be one all the same: its end knows.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+pub(crate) fn unsure(case: u64) {
+    if let Some(reporter) = ours() {
+        reporter.sites.unsure(case);
+    }
+}
+
+/// Whether [`unsure`] was said of this case. Asked once, by a job.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+pub(crate) fn was_unsure(case: u64) -> bool {
+    ours().is_some_and(|reporter| reporter.sites.was_unsure(case))
+}
+
 /// Hands a job to the reporter's thread. Ordinary code.
 pub(crate) fn later(job: Job) {
     let _ours = heap::ours();

@@ -30,6 +30,9 @@ struct Known {
     by_stacks: HashMap<u64, Arc<Site>>,
     /// Cases whose beginning wasn't told and that aren't over.
     untold: HashSet<u64>,
+    /// Of these, those whose end knows whether they are told.
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    unsure: HashSet<u64>,
 }
 
 /// Where a warning comes from.
@@ -51,6 +54,19 @@ impl Sites {
     /// The beginning of a case isn't told: its end won't be.
     pub(super) fn untold(&self, case: u64) {
         self.with(|known| known.untold.insert(case));
+    }
+
+    /// The same where nothing told for sure that it is one.
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    pub(super) fn unsure(&self, case: u64) {
+        self.untold(case);
+        self.with(|known| known.unsure.insert(case));
+    }
+
+    /// Whether that was so, which is then forgotten.
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    pub(super) fn was_unsure(&self, case: u64) -> bool {
+        self.with(|known| known.unsure.remove(&case) && known.untold.remove(&case))
     }
 
     /// What becomes of a warning, and its report, where it is told. `filters` says what they make of it. `name` makes the report,

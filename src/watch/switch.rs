@@ -71,7 +71,8 @@ pub fn set_debug(on: bool) {
 }
 
 /// Sets how long a poll may take before it is told as a `slow-callback`: 100 ms unless `BIRTHMARK_ASYNC_DEBUG=1,slow=..` or this
-/// says otherwise. Zero tells every poll of a wrapped future, as asyncio does; polls of other tasks are sampled.
+/// says otherwise. Zero tells every poll of a wrapped future, as asyncio does, and under `--cfg tokio_unstable` of every task whose
+/// hooks were claimed; polls of other tasks are sampled.
 ///
 /// ```
 /// birthmark::set_slow_callback_duration(std::time::Duration::from_millis(50));

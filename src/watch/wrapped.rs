@@ -163,9 +163,9 @@ impl<F: Future> Future for Watched<F> {
             let before = locks::last();
             let polled = Waking::new(cx.waker(), place).poll(|cx| future.poll(cx));
             if polled.is_ready() {
-                place.is_done(); // before the poll has ended: one that is neither polled nor done waits for something
+                place.mark_done(); // before the poll has ended: one that is neither polled nor done waits for something
             } else {
-                locks::pending(before, made);
+                locks::pending(before, || poll::wrapped_here(made));
             }
             drop(entered);
             polled
@@ -173,7 +173,7 @@ impl<F: Future> Future for Watched<F> {
             place.lose_waits();
             let polled = future.poll(cx);
             if polled.is_ready() {
-                place.is_done();
+                place.mark_done();
             }
             polled
         };
@@ -198,7 +198,7 @@ fn poll_unregistered<F: Future>(
     let before = locks::last();
     let polled = future.poll(cx);
     if polled.is_pending() {
-        locks::pending(before, made);
+        locks::pending(before, || poll::wrapped_here(made));
     }
     drop(entered);
     polled

@@ -171,9 +171,14 @@ fn titles(titles: &[&str], is_counted: bool) -> Vec<String> {
 
 /// Why some may be missing, and what the question marks are.
 fn notes(f: &mut fmt::Formatter<'_>, tasks: &Tasks) -> fmt::Result {
+    let waits_alone = |task: &Task| task.is_wrapped() && task.waits().err() == Some(NotKnown::NotWrapped);
     if tasks.iter().any(|task| !task.is_wrapped()) {
         let words = "age, polls, busy time and where it waits are known of tasks that `birthmark::tokio::spawn` or `.watched()` \
                      wraps";
+        write!(f, "\n  help       {words}")?;
+    } else if tasks.iter().any(waits_alone) {
+        let words =
+            "where a task waits is known of those that `birthmark::tokio::spawn` or `.watched()` wraps";
         write!(f, "\n  help       {words}")?;
     }
     if tasks.iter().any(|task| !task.is_wrapped() && task.spawned().is_none()) {
@@ -302,7 +307,7 @@ mod tests {
     #[track_caller]
     fn task(id: TaskId, kind: TaskKind, parent: Option<TaskId>, name: &'static str) -> Task {
         let wrapped = Wrapped {
-            name,
+            name: Some(name),
             made: Location::caller(),
             age: Duration::from_millis(1240),
             polls: 3,

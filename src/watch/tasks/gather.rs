@@ -1,6 +1,8 @@
 //! Joins what wrappers know of their tasks with what cells show of all.
 
 use std::collections::HashMap;
+#[cfg(feature = "tokio")]
+use std::collections::HashSet;
 use std::sync::Arc;
 
 #[cfg(feature = "tokio")]
@@ -57,8 +59,8 @@ pub(super) fn identity(row: &Row) -> (TaskId, TaskKind) {
     let serial = TaskId::Future(row.serial);
     match (row.role, row.tokio) {
         (Role::Root, _) => (serial, TaskKind::Root),
-        (Role::Task, Some(id @ 1..)) => (TaskId::Task(id), TaskKind::Task),
-        (Role::Task, _) => (serial, TaskKind::Task),
+        (Role::Task | Role::Hooked, Some(id @ 1..)) => (TaskId::Task(id), TaskKind::Task),
+        (Role::Task | Role::Hooked, _) => (serial, TaskKind::Task),
         // Wrapped elsewhere and polled there by nobody else: the future that the task was spawned with.
         (Role::Future, Some(id @ 1..)) if row.inside.is_none() && row.parent != Some(Who::Tokio(id)) => {
             (TaskId::Task(id), TaskKind::Task)
@@ -112,7 +114,7 @@ fn wrapped_task(
         memory: if part { Err(NotKnown::Part) } else { memory::of(id) },
         state: state(row),
         wrapped: Some(Wrapped {
-            name: row.name,
+            name: Some(row.name),
             made: row.made,
             age: clock::span(row.age),
             polls: row.polls,
@@ -124,6 +126,32 @@ fn wrapped_task(
         }),
         bytes: Some(size.unwrap_or(0).max(row.size)),
         site: if own_block && block != 0 { sites.of(block) } else { None },
+        owner: 0,
+    }
+}
+
+/// A task that tokio's hooks tell of.
+#[cfg(feature = "tokio")]
+fn hooked_task(row: &Row, ids: &HashMap<u64, TaskId>, sites: &mut Sites) -> Task {
+    let (id, kind) = identity(row);
+    Task {
+        id,
+        kind,
+        memory: memory::of(id),
+        state: state(row),
+        wrapped: Some(Wrapped {
+            name: None,
+            made: row.made,
+            age: clock::span(row.age),
+            polls: row.polls,
+            busy: clock::span(row.busy),
+            parent: parent(row, kind, ids),
+            test: row.test,
+            waits: Err(NotKnown::NotWrapped),
+            stranded: false,
+        }),
+        bytes: None,
+        site: sites.numbered(row.spawned),
         owner: 0,
     }
 }
@@ -148,20 +176,52 @@ fn add_cell(task: &mut Task, cell: &Cell, sites: &mut Sites) {
     task.state = cell.state;
     task.owner = cell.owner;
     task.bytes = task.bytes.max((cell.size != 0).then_some(cell.size));
-    if task.site.is_none() {
-        task.site = sites.of(cell.at);
+    // The cell's own stack tells the future's type, that of a hook doesn't.
+    if task.site.is_none() || task.is_hooked() {
+        task.site = sites.of(cell.at).or(task.site.take());
     }
+}
+
+/// The rows of all tasks and futures: a task that is both wrapped and told of by tokio's hooks is its wrapper's.
+#[cfg(feature = "tokio")]
+fn rows() -> Vec<Row> {
+    let mut rows = registry::rows();
+    if rows.iter().any(|row| row.role == Role::Hooked) {
+        let hooks = runtime::whole_hooks();
+        let wrapped: HashSet<TaskId> =
+            rows.iter().filter(|row| row.role != Role::Hooked).map(|row| identity(row).0).collect();
+        rows.retain(|row| {
+            row.role != Role::Hooked || hooks.contains(&row.hooks) && !wrapped.contains(&identity(row).0)
+        });
+    }
+    rows
+}
+
+#[cfg(not(feature = "tokio"))]
+use registry::rows;
+
+fn task_of(
+    row: &Row,
+    ids: &HashMap<u64, TaskId>,
+    stacks: &HashMap<u64, Vec<u32>>,
+    sites: &mut Sites,
+) -> Task {
+    #[cfg(feature = "tokio")]
+    if row.role == Role::Hooked {
+        return hooked_task(row, ids, sites);
+    }
+    wrapped_task(row, ids, stacks, sites)
 }
 
 /// All tasks.
 pub(super) fn all() -> Tasks {
     let (_ours, _time) = (heap::ours(), poll::our_time());
-    let rows = registry::rows();
+    let rows = rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();
     let mut sites = Sites::default();
     // Before the states are read: see `settle`.
     let stacks = waits::by_future();
-    let all: Vec<Task> = rows.iter().map(|row| wrapped_task(row, &ids, &stacks, &mut sites)).collect();
+    let all: Vec<Task> = rows.iter().map(|row| task_of(row, &ids, &stacks, &mut sites)).collect();
     #[cfg(feature = "tokio")]
     let mut all = all;
     let mut missing = Vec::new();
@@ -290,7 +350,7 @@ fn why_not_all(before: &[(usize, Option<u64>)], found: &HashMap<u64, usize>, mis
 pub(super) fn current() -> Option<Task> {
     let (_ours, _time) = (heap::ours(), poll::our_time());
     let mut sites = Sites::default();
-    let rows = registry::rows();
+    let rows = rows();
     let ids: HashMap<u64, TaskId> = rows.iter().map(|row| (row.serial, identity(row).0)).collect();
     let stacks = waits::by_future();
     let id = registry::own_id();
@@ -303,7 +363,7 @@ pub(super) fn current() -> Option<Task> {
     {
         let row = rows.iter().find(|row| identity(row).0 == TaskId::Task(id));
         let mut task = match row {
-            Some(row) => wrapped_task(row, &ids, &stacks, &mut sites),
+            Some(row) => task_of(row, &ids, &stacks, &mut sites),
             None => Task {
                 id: TaskId::Task(id),
                 kind: TaskKind::Task,

@@ -1,4 +1,4 @@
-//! Tells each wrapped task's start and end, where `BIRTHMARK_REPORT=level=debug` asks for it.
+//! Tells the start and end of each wrapped task, and of each that tokio's hooks tell of, where `BIRTHMARK_REPORT=level=debug` asks for it.
 
 use super::super::warning::{Kind, Row as Fact, Warning};
 use super::super::{clock, heap, reporter, units};
@@ -13,11 +13,11 @@ pub(super) fn started(place: &Place, serial: u64, id: u64) {
     }
     let Some(row) = place.read().filter(|row| row.serial == serial) else { return };
     tell(row, Kind::TaskStart, move |row| {
-        format!(
-            "task {id} `{}` was spawned, {}",
-            record::short(row.name),
-            units::words_of_bytes(row.size as i64)
-        )
+        let size = match row.size {
+            0 => String::new(), // of a task that nothing wraps it isn't known
+            size => format!(", {}", units::words_of_bytes(size as i64)),
+        };
+        format!("task {id}{} was spawned{size}", named(row))
     });
 }
 
@@ -26,13 +26,13 @@ pub(super) fn ends(place: &Place) {
     if !heap::tells_debug() {
         return;
     }
-    let Some(row) = place.read().filter(|row| row.role == Role::Task) else { return };
+    let Some(row) = place.read().filter(|row| matches!(row.role, Role::Task | Role::Hooked)) else { return };
     tell(row, Kind::TaskEnd, |row| {
         let who = match row.tokio {
             Some(id @ 1..) => format!("task {id}"),
             _ => "a task".into(),
         };
-        let name = record::short(row.name);
+        let name = named(row);
         let how = match (row.done, row.polls) {
             (true, _) => "has ended",
             (false, 0) => "was dropped before its first poll,",
@@ -41,8 +41,13 @@ pub(super) fn ends(place: &Place) {
         let age = units::words_of_time(clock::span(row.age));
         let busy = units::words_of_time(clock::span(row.busy));
         let polls = if row.polls == 1 { "poll" } else { "polls" };
-        format!("{who} `{name}` {how} after {age}: {} {polls}, busy for {busy}", row.polls)
+        format!("{who}{name} {how} after {age}: {} {polls}, busy for {busy}", row.polls)
     });
+}
+
+/// ` \`app::serve\``: nothing where hooks alone tell of a task.
+fn named(row: &Row) -> String {
+    if row.name.is_empty() { String::new() } else { format!(" `{}`", record::short(row.name)) }
 }
 
 /// Put into words by the reporter, not on a worker.

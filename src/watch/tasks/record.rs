@@ -83,7 +83,8 @@ impl fmt::Display for TaskState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotKnown {
-    /// The task isn't wrapped: nobody counts its polls; nor its blocks where tokio's words can't be read.
+    /// The task isn't wrapped, and no hook of tokio's tells of it: nobody counts its polls; nor its blocks where tokio's words can't
+    /// be read. Where a task waits its wrapper alone knows.
     NotWrapped,
     /// Tracing was off when it began to wait: no stack was kept.
     NotTraced,
@@ -176,10 +177,11 @@ pub struct Task {
     pub(super) owner: u64,
 }
 
-/// What a wrapper knows of its task.
+/// What a wrapper knows of its task, or tokio's hooks do.
 #[derive(Clone, Debug)]
 pub(super) struct Wrapped {
-    pub name: &'static str,
+    /// Nothing where tokio's hooks alone tell of it.
+    pub name: Option<&'static str>,
     pub made: &'static Location<'static>,
     pub age: Duration,
     pub polls: u64,
@@ -209,29 +211,29 @@ impl Task {
     /// The type of its future: for an `async fn` the function's path. Nothing where neither a wrapper nor the names of its spawn
     /// stack tell it.
     pub fn future(&self) -> Option<&str> {
-        match &self.wrapped {
-            Some(wrapped) => Some(short(wrapped.name)),
+        match self.wrapped.as_ref().and_then(|wrapped| wrapped.name) {
+            Some(name) => Some(short(name)),
             None => self.site.as_ref()?.named().future.as_deref(),
         }
     }
-    /// Since when it was wrapped.
+    /// Since when it was wrapped, or spawned where tokio's hooks tell of it.
     ///
     /// # Errors
-    /// Of a task that isn't wrapped.
+    /// Of a task that neither is wrapped nor told of by hooks.
     pub fn age(&self) -> Result<Duration, NotKnown> {
         self.wrapped().map(|w| w.age)
     }
     /// How often it was polled, the present poll too.
     ///
     /// # Errors
-    /// Of a task that isn't wrapped.
+    /// As [`Task::age`].
     pub fn polls(&self) -> Result<u64, NotKnown> {
         self.wrapped().map(|w| w.polls)
     }
     /// How long its polls took together, the present one too.
     ///
     /// # Errors
-    /// Of a task that isn't wrapped.
+    /// As [`Task::age`].
     pub fn busy(&self) -> Result<Duration, NotKnown> {
         self.wrapped().map(|w| w.busy)
     }
@@ -239,7 +241,7 @@ impl Task {
     /// spawned outside of all.
     ///
     /// # Errors
-    /// Of a task that isn't wrapped.
+    /// As [`Task::age`].
     pub fn parent(&self) -> Result<Option<TaskId>, NotKnown> {
         self.wrapped().map(|w| w.parent)
     }
@@ -304,7 +306,7 @@ impl Task {
     pub fn spawned(&self) -> Option<&Traceback> {
         Some(&self.site.as_ref()?.named().traceback)
     }
-    /// Where a wrapped task was spawned or its future watched.
+    /// Where a wrapped task, or one that tokio's hooks tell of, was spawned or its future watched.
     pub fn spawned_at(&self) -> Option<&'static Location<'static>> {
         Some(self.wrapped.as_ref()?.made)
     }
@@ -313,7 +315,8 @@ impl Task {
     /// wakers of their own: the place that awaits them all is shown.
     ///
     /// # Errors
-    /// Of a task that isn't wrapped, or began to wait while tracing was off, or was polled while async debug was.
+    /// Of a task that isn't wrapped, whether or not hooks tell of it, or began to wait while tracing was off, or was polled while
+    /// async debug was.
     pub fn waits(&self) -> Result<Vec<Wait<'_>>, NotKnown> {
         let waits = self.wrapped()?.waits.as_ref().map_err(|error| *error)?;
         Ok(waits.iter().map(|site| Wait { traceback: &site.named().traceback }).collect())
@@ -323,9 +326,15 @@ impl Task {
     pub fn is_stranded(&self) -> bool {
         self.state == TaskState::Idle && self.wrapped.as_ref().is_some_and(|w| w.stranded)
     }
-    /// Whether its polls are counted.
+    /// Whether its polls are counted: by a wrapper, or by tokio's hooks.
     pub fn is_wrapped(&self) -> bool {
         self.wrapped.is_some()
+    }
+
+    /// Whether tokio's hooks alone tell of it: its polls are counted though the program didn't ask for that.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_hooked(&self) -> bool {
+        self.wrapped.as_ref().is_some_and(|wrapped| wrapped.name.is_none())
     }
 
     /// Whether it is a test's: in the list of its runtime, or wrapped in it.
@@ -478,6 +487,10 @@ impl fmt::Display for Missing {
                 "async debug was off when some futures were wrapped: they aren't listed as such"
             }
             Self::Full(n) => return write!(f, "{n} wrapped futures found no place in the list"),
+            Self::NotInstalled if cfg!(tokio_unstable) => {
+                "`DebugAlloc` isn't this program's allocator: tasks that neither are wrapped nor told of by tokio's hooks can't \
+                 be found"
+            }
             Self::NotInstalled => {
                 "`DebugAlloc` isn't this program's allocator: tasks that aren't wrapped can't be found"
             }
@@ -497,6 +510,10 @@ impl fmt::Display for Missing {
             Self::TracingBeganLate => {
                 "blocks weren't recorded from the start on: tasks of a `LocalSet` that aren't wrapped may be missing; \
                  TRACEMALLOC=5 records them"
+            }
+            Self::NotRecognised if cfg!(tokio_unstable) => {
+                "tokio keeps its tasks in another way than those that are known: tasks that neither are wrapped nor told of by \
+                 its hooks aren't listed"
             }
             Self::NotRecognised => {
                 "tokio keeps its tasks in another way than those that are known: tasks that aren't wrapped aren't listed"

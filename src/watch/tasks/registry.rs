@@ -21,6 +21,9 @@ use crate::thread::Slot;
 
 /// Set in a place's `tokio` word: which task polls it isn't known yet. The other bits are its serial.
 pub(super) const UNKNOWN: u64 = 1 << 63;
+const TASK: u32 = Role::Task as u32;
+const HOOKED: u32 = Role::Hooked as u32;
+
 /// Set in an encoded parent: a wrapped future by its serial, else a tokio task by its id.
 const SERIAL: u64 = 1 << 63;
 /// Bits of a place's `whose` below its serial.
@@ -37,6 +40,9 @@ pub(crate) enum Role {
     /// The future of `run`.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     Root,
+    /// A tokio task that nothing wraps: tokio's hooks tell of it.
+    #[cfg_attr(not(all(feature = "tokio", tokio_unstable)), allow(dead_code))]
+    Hooked,
 }
 
 /// What all futures of a type have in common.
@@ -93,6 +99,9 @@ pub(crate) struct Place {
     lost: AtomicBool,
     /// A poll of it has panicked.
     pub(super) panicked: AtomicBool,
+    /// Of a hooked task: the stack that spawned it, by its trace (0: none), and whose hooks tell of it.
+    spawned: AtomicU32,
+    hooks: AtomicUsize,
     waits: [Wait; 2],
 }
 
@@ -126,6 +135,8 @@ impl Place {
             done: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
+            spawned: AtomicU32::new(0),
+            hooks: AtomicUsize::new(0),
             waits: [const { Wait::inline() }; 2],
         }
     }
@@ -169,8 +180,10 @@ impl Place {
         self.waker.store(waker, Relaxed);
         let id = own_id();
         self.tokio.store(id, Relaxed);
-        // A `LocalSet` polls its tasks inside of another's poll: they are no parts of it.
-        let outer = outer.filter(|outer| outer.tokio.load(Relaxed) == id);
+        // A `LocalSet` polls its tasks inside of another's poll: they are no parts of it. Nor is what a task was spawned with a
+        // part of what the hooks know of it.
+        let wraps = |outer: &&Self| outer.role.load(Relaxed) != Role::Hooked as u32;
+        let outer = outer.filter(|outer| outer.tokio.load(Relaxed) == id).filter(wraps);
         self.inside.store(outer.map_or(0, Self::serial), Relaxed);
         self.polling.store(now, Release);
     }
@@ -199,7 +212,7 @@ impl Place {
             let key = accounts::key_of_serial(serial);
             accounts::made_at(key, made);
             accounts::ended(key, heap::trace_number(block));
-        } else if role == Role::Task as u32 || decoded(parent) != Some(Who::Tokio(id)) {
+        } else if matches!(role, TASK | HOOKED) || decoded(parent) != Some(Who::Tokio(id)) {
             accounts::made_at(id, made);
             if !accounts::sees_all() {
                 accounts::ended(id, 0); // no cell will tell
@@ -222,7 +235,7 @@ impl Place {
 
     /// Its future has given its output.
     #[inline]
-    pub(crate) fn is_done(&self) {
+    pub(crate) fn mark_done(&self) {
         self.done.store(true, Relaxed);
     }
 }
@@ -249,10 +262,17 @@ impl Registered {
     /// For a future of this type, wrapped there.
     #[inline]
     pub(crate) fn new<F>(role: Role, made: &'static Location<'static>) -> Self {
-        Self::fill(role, made, <F as Type>::KIND)
+        Self::fill(role, made, <F as Type>::KIND, |_| ())
     }
 
-    fn fill(role: Role, made: &'static Location<'static>, kind: &'static Kind) -> Self {
+    /// `more` fills in what this doesn't know.
+    #[inline]
+    fn fill(
+        role: Role,
+        made: &'static Location<'static>,
+        kind: &'static Kind,
+        more: impl FnOnce(&Place),
+    ) -> Self {
         clock::begin();
         super::memory::begin();
         let slot = heap::register_thread();
@@ -282,6 +302,7 @@ impl Registered {
         place.done.store(false, Relaxed);
         place.lost.store(false, Relaxed);
         place.panicked.store(false, Relaxed);
+        more(place);
         place.whose.store(serial << MARKS, Release);
         Self(Some(place))
     }
@@ -336,6 +357,65 @@ fn ends(place: &'static Place) {
 /// A place's `cell` while it isn't known: of another future it is another one.
 fn nowhere(serial: u64) -> u64 {
     serial << 1 | 1
+}
+
+/// Of a task that the hooks tell of the type isn't known.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+static NO_TYPE: Kind = Kind { name: || "", size: 0 };
+
+/// Places of tasks that tokio's hooks tell of: nobody holds a [`Registered`], they are known by their numbers.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Registered {
+    /// A place for task `id`, spawned there and by the stack of this trace (0: none): its number. `hooks`: whose they are.
+    pub(crate) fn hooked(
+        id: u64,
+        made: &'static Location<'static>,
+        spawned: u32,
+        hooks: usize,
+    ) -> Option<u32> {
+        let registered = Self::fill(Role::Hooked, made, &NO_TYPE, |place| {
+            place.tokio.store(id, Relaxed);
+            place.spawned.store(spawned, Relaxed);
+            place.hooks.store(hooks, Relaxed);
+        });
+        let place = std::mem::ManuallyDrop::new(registered).0?;
+        life::started(place, place.serial(), id);
+        Some(place.number)
+    }
+
+    /// The place with this number.
+    pub(crate) fn hooked_place(number: u32) -> Option<&'static Place> {
+        PLACES.get(number)
+    }
+
+    /// The task in the place with this number, which is nobody else's, is no more. `done`: in a poll of its own.
+    pub(crate) fn forget_hooked(number: u32, done: bool) {
+        let registered = Self(PLACES.get(number));
+        if let Some(place) = registered.place().filter(|_| done) {
+            place.mark_done();
+        }
+    }
+}
+
+#[cfg(all(feature = "tokio", tokio_unstable))]
+impl Place {
+    /// A poll begins that tokio's hooks tell of.
+    #[inline]
+    pub(crate) fn begins_hooked(&self, now: u64) {
+        self.polls.store(self.polls.load(Relaxed).wrapping_add(1), Relaxed);
+        self.polling.store(now, Release);
+    }
+
+    /// Where it was made.
+    #[inline]
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(Relaxed)
+    }
+
+    /// The stack that spawned a hooked task, by its trace; 0: none.
+    pub(crate) fn spawned(&self) -> u32 {
+        self.spawned.load(Relaxed)
+    }
 }
 
 /// A future that was handed to tokio, and may have been polled, dropped and followed by another meanwhile.
@@ -428,6 +508,11 @@ pub(crate) struct Row {
     pub test: u64,
     /// A waker of it may be kept unseen.
     pub lost: bool,
+    /// Of a hooked task: the stack that spawned it, by its trace, and whose hooks tell of it.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub spawned: u32,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub hooks: usize,
 }
 
 impl Place {
@@ -448,6 +533,7 @@ impl Place {
         // Not polled yet, but its cell tells; which lasts while the place is this future's.
         #[cfg(feature = "tokio")]
         let tokio = tokio.or_else(|| super::super::tokio::id_in(cell_in(self.cell.load(Acquire))));
+        let (spawned, hooks) = (self.spawned.load(Relaxed), self.hooks.load(Relaxed));
         fence(Acquire);
         if self.serial() != serial {
             return None; // another future's by now
@@ -460,6 +546,7 @@ impl Place {
             role: match role {
                 1 => Role::Task,
                 2 => Role::Root,
+                HOOKED => Role::Hooked,
                 _ => Role::Future,
             },
             made,
@@ -477,6 +564,8 @@ impl Place {
             done,
             test,
             lost,
+            spawned,
+            hooks,
         })
     }
 }
@@ -492,6 +581,13 @@ pub(crate) fn rows() -> Vec<Row> {
     // Threads take serials in advance.
     rows.sort_by_key(|row| (row.since, row.serial));
     rows
+}
+
+/// The task in the place with this number isn't listed after all: there is no room to find it again.
+#[cfg(all(feature = "tokio", tokio_unstable))]
+pub(crate) fn left_out_hooked(number: u32) {
+    LEFT_OUT.fetch_add(1, Relaxed);
+    Registered::forget_hooked(number, false);
 }
 
 /// How many found no place, and whether one was wrapped while async debug was off.

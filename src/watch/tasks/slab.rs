@@ -112,6 +112,12 @@ impl<T: Sync> Slab<T> {
         Some(&self.node(number)?.place)
     }
 
+    /// The place with this number, if it was ever used.
+    #[cfg(all(feature = "tokio", tokio_unstable))]
+    pub(super) fn get(&self, number: u32) -> Option<&'static T> {
+        Some(&self.node(number as usize)?.place)
+    }
+
     /// Gives the place with this number to whoever takes one next. Its holder's alone.
     pub(super) fn give(&self, number: u32) {
         if let Some(node) = self.node(number as usize) {

@@ -203,7 +203,7 @@ mod tests {
         let again = Spotted::new(place).unwrap();
         assert_eq!((again.is_daemon(), found_by(again.whose)), (true, LAST_CLOSING));
         assert_eq!(place.serial(), spotted.serial());
-        place.is_done(); // it is told to nobody
+        place.mark_done(); // it is told to nobody
         drop(task);
         assert!(!spotted.found_by(3), "it is gone");
         let others: Vec<_> =

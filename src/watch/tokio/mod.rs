@@ -1,12 +1,43 @@
 //! The diagnostics for tokio: which task blocks its worker, whose panic nobody read, what a writer lost.
 //!
-//! Works on stable tokio from 1.45 on, without `tokio_unstable`. One line attaches a program that stays as it is:
+//! Works on stable tokio from 1.45 on, and tells more where all is built with `--cfg tokio_unstable`. One line attaches a program
+//! that stays as it is:
 //!
 //! ```
 //! # let _ = ::tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! birthmark::tokio::attach(&::tokio::runtime::Handle::current());
 //! # });
 //! ```
+//!
+//! # What reaches how far
+//!
+//! While async debug is on (attached alone, unread panics are told): of a task of plain `tokio::spawn` on a runtime that [`attach`]
+//! attached, of a wrapped one ([`run`]'s future, [`spawn`], `.watched()`), and of a plain one in a program built with
+//! `RUSTFLAGS="--cfg tokio_unstable"`, where [`attach_builder`], [`run`], [`run_on`] and the test wrapper claim tokio's task hooks.
+//! [`attach`] can't set hooks: its runtime is built.
+//!
+//! | | attached, nothing wrapped | wrapped | hooks of `tokio_unstable`, nothing wrapped |
+//! |---|---|---|---|
+//! | a poll that blocks its thread, and its stack, while it does | `slow-callback`; `worker-busy` for an `unconstrained` task, and where tokio's words can't be read | `slow-callback` | `slow-callback` |
+//! | which task, and where it was spawned | its id; the stack if tracing was on at the spawn | its id and line; the stack too if tracing was on | as wrapped, but for a task spawned while async debug was off |
+//! | how long its poll took | "at least", since the watchdog's second sight of it | exact, and told when it ends | exact, and told when it ends |
+//! | bytes allocated in this poll | at least, since then | exact | exact |
+//! | `block_in_place` in a poll | silent | a part of the poll | silent |
+//! | a panic that nobody reads | yes | yes | yes |
+//! | pending when its runtime ends | if tracing or the debug heap was on at the spawn | yes | as attached; its line without tracing too |
+//! | an `Err` that nobody reads; a future never polled | no | [`spawn_fallible`]; `.watched()` | no: hooks know no outcome, and are called before the "poll" of a task that was aborted too |
+//! | a lock of [`birthmark::sync`](crate::sync) held across an `.await` | no | yes | yes |
+//! | a row in [`all_tasks`](crate::all_tasks()) | if tracing or the debug heap was on at the spawn | yes | yes |
+//! | its age, polls, busy time and parent | no | yes | yes |
+//! | what it holds and allocates | with tracing on | with tracing on | with tracing on |
+//! | where it waits, its `.await`s | no | with tracing on | no |
+//! | its start and end, by `BIRTHMARK_REPORT=level=debug` | no | yes | yes |
+//!
+//! Times leave out what the thread waited for a processor since the watchdog saw the poll, and what the process was stopped. tokio has no
+//! hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first column, or wrapped. A task that is both wrapped and
+//! hooked is told once, as wrapped. `birthmark::tokio::hooks` is for programs that have hooks of their own.
+//!
+//! # What is told
 //!
 //! Attached, panics of tasks that nobody reads are told, of those whose `JoinHandle` is forgotten at exit. While async debug is on (`BIRTHMARK_ASYNC_DEBUG=1`,
 //! [`run`]`(true, ..)`, [`crate::set_debug`]) polls that block their thread are, too: tasks from plain `tokio::spawn`, of
@@ -45,6 +76,11 @@ mod context;
 pub(crate) mod cpu;
 mod fallible;
 pub mod fs;
+#[cfg(tokio_unstable)]
+pub mod hooks;
+#[cfg(not(tokio_unstable))]
+#[path = "hooks_none.rs"]
+mod hooks;
 pub mod io;
 #[cfg(feature = "tokio-net")]
 pub mod net;
@@ -68,6 +104,7 @@ use context::Holds;
 pub(crate) use context::future_type_of as future_type;
 pub use fallible::FallibleTask;
 pub(crate) use fallible::end as end_fallible;
+pub(crate) use hooks::{advice, whole as whole_hooks};
 pub(crate) use shutdown::panicked;
 pub use testing::{test, test_on};
 pub(crate) use watchdog::{settle, surely};
@@ -175,9 +212,10 @@ pub fn attach(handle: &Handle) {
     watch(handle);
 }
 
-/// [`attach`] for runtimes that this builder will make. Of the builder's hooks only `on_thread_park` and `on_thread_unpark` are taken,
-/// and only where `BIRTHMARK_REPORT=level=debug` asks for driver turns: one that is set later takes their place, which
-/// [`crate::doctor`] says.
+/// [`attach`] for runtimes that this builder will make. Under `--cfg tokio_unstable` its four task hooks are claimed, which tell
+/// every poll of every task, unless `hooks::by_hand` says that the program calls them. Of the others only `on_thread_park` and
+/// `on_thread_unpark` are taken, and only where `BIRTHMARK_REPORT=level=debug` asks for driver turns. A hook that is set later takes
+/// the place of ours, which [`crate::doctor`] says.
 ///
 /// ```
 /// let mut builder = ::tokio::runtime::Builder::new_current_thread();
@@ -186,8 +224,9 @@ pub fn attach(handle: &Handle) {
 /// ```
 #[track_caller]
 pub fn attach_builder(builder: &mut Builder) {
-    // Threads made while the allocator counts have a slot from their first block on, so nothing else is needed of the builder.
+    // Threads made while the allocator counts have a slot from their first block on.
     parks::claim(builder, Location::caller());
+    hooks::claim(builder);
     ATTACHED.store(true, SeqCst);
     panics::install();
     if switch::on() {
@@ -242,7 +281,7 @@ where
     shutdown::before_a_spawn();
     let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
-    let handle = ::tokio::spawn(future);
+    let handle = hooks::spawning(hooks::Spawning::Wrapped, || ::tokio::spawn(future));
     if let Some(ticket) = ticket {
         shutdown::spawned(&ticket, &handle, false);
     }
@@ -327,7 +366,7 @@ where
     shutdown::before_a_local_spawn();
     let future = wrapped::for_a_task(future, Role::Task);
     let ticket = future.ticket();
-    let handle = ::tokio::task::spawn_local(future);
+    let handle = hooks::spawning(hooks::Spawning::Wrapped, || ::tokio::task::spawn_local(future));
     if let Some(ticket) = ticket {
         shutdown::spawned(&ticket, &handle, true);
     }
@@ -408,6 +447,7 @@ pub(crate) fn found() -> Option<String> {
             "its words weren't found (a tokio in a library loaded later, or laid out otherwise): worker-busy only"
         }
     };
-    let evicted = "; no driver turn was seen yet: none came, or a park hook that was set after `attach_builder` took the place of ours";
-    Some(format!("{words}{}", if parks::is_evicted() { evicted } else { "" }))
+    let evicted = "no driver turn was seen yet: none came, or a park hook that was set after `attach_builder` took the place of ours";
+    let parts = [Some(words.to_owned()), hooks::found(), parks::is_evicted().then(|| evicted.to_owned())];
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }

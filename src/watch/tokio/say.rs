@@ -24,6 +24,8 @@ pub(crate) struct StuckPoll {
     pub limit: Duration,
     /// `took` counts from the poll's beginning.
     pub exact: bool,
+    /// Where the task was spawned, as a hook tells it.
+    pub made: Option<&'static Location<'static>>,
     pub allocated: u64,
     pub spawned: Option<Vec<usize>>,
     pub thread: String,
@@ -57,6 +59,11 @@ pub(crate) fn stuck(poll: StuckPoll) {
         let (holds, inside) = holds(&names);
         let nobody = poll.wrapped.is_none() && matches!(holds, Holds::Nobody | Holds::Unknown);
         if known || nobody || poll.goes_on(holds) {
+            #[cfg(tokio_unstable)]
+            if poll.exact {
+                reporter::unsure(poll.number); // a hook's: its end knows more
+                return None;
+            }
             reporter::untold(poll.number);
             return None;
         }
@@ -111,10 +118,14 @@ fn stuck_words(poll: &StuckPoll, holds: Holds, inside: &[Named]) -> Warning {
             "use `spawn_blocking` for what computes long, or `tokio::task::yield_now` in between".into()
         }
     };
-    match &poll.spawned {
-        Some(stack) => rows.push(Row::stack("spawned", stack.clone())),
-        None if poll.id != 0 => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
-        None => {}
+    match (&poll.spawned, poll.made) {
+        (Some(stack), _) => rows.push(Row::stack("spawned", stack.clone())),
+        (None, Some(made)) => {
+            rows.push(Row::place("spawned", made));
+            help.push_str("; TRACEMALLOC=5 adds the whole stack that spawned it");
+        }
+        _ if poll.id != 0 => help.push_str("; TRACEMALLOC=5 adds where it was spawned"),
+        _ => {}
     }
     rows.push(Row::words("help", help));
     Warning::new(Kind::SlowCallback, sentence, rows).of_case(Case::Begins(poll.number)).of_test(poll.test)
@@ -170,6 +181,7 @@ mod tests {
             took: Duration::from_millis(112),
             limit: Duration::from_millis(100),
             exact: false,
+            made: None,
             allocated: 3 << 20,
             spawned: None,
             thread: "thread w".into(),

@@ -26,6 +26,7 @@ use super::super::tasks::registry::Ticket;
 use super::super::tasks::spotted::spotted;
 use super::super::{heap, switch, trial};
 use super::busy::Ours;
+use super::hooks::{self, Spawning};
 use super::pool::Canary;
 use super::{cell, cpu, words};
 
@@ -82,8 +83,12 @@ impl Job {
         Self::Register(test, Ours::begin())
     }
 
-    fn nothing() -> Self {
+    pub(super) fn nothing() -> Self {
         Self::Nothing(Ours::begin())
+    }
+
+    fn spawning(&self) -> Spawning {
+        if matches!(self, Self::Sentinel(_)) { Spawning::Ours } else { Spawning::OursOnce }
     }
 }
 
@@ -148,7 +153,7 @@ impl Drop for Job {
 #[inline(never)]
 pub(super) fn spawn_on(handle: &Handle, job: Job) -> JoinHandle<()> {
     let known = matches!(job, Job::Sentinel(_));
-    let handle = handle.spawn(job);
+    let handle = hooks::spawning(job.spawning(), || handle.spawn(job));
     if !known {
         note_table(&handle);
     }
@@ -165,7 +170,7 @@ pub(super) fn ask_pool(handle: &Handle, canary: Canary) {
 #[inline(never)]
 #[track_caller]
 fn spawn_local(job: Job) -> JoinHandle<()> {
-    let handle = ::tokio::task::spawn_local(job);
+    let handle = hooks::spawning(job.spawning(), || ::tokio::task::spawn_local(job));
     note_table(&handle);
     handle
 }
@@ -375,13 +380,12 @@ impl Guarded {
             let is_over = seen.cancelled || seen.complete || seen.running;
             !(is_over || daemons.may_be(seen))
         });
-        lost.map(|(cell, seen)| Lost {
-            id: seen.id,
-            name: None,
-            made: None,
-            spawned: heap::trace_number(cell),
-        })
-        .collect()
+        let lost = lost.map(|(cell, seen)| {
+            let spawned = heap::trace_number(cell);
+            let made = if spawned == 0 { hooks::made_of(seen.id) } else { None };
+            Lost { id: seen.id, name: None, made, spawned }
+        });
+        lost.collect()
     }
 }
 

@@ -18,7 +18,7 @@ use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
 use super::proof::{Act, Seen, Track};
-use super::{cell, cpu, next_case, say, words};
+use super::{cell, cpu, hooks, next_case, say, words};
 
 /// Polls and turns of a driver that were told while stuck and aren't over yet.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -143,6 +143,8 @@ struct Watched {
     /// The wrapped poll that was seen last, and what the thread had run at first sight of it.
     seen: u64,
     ran: Duration,
+    /// The first sample of workers after that.
+    seen_at: u64,
     here: bool,
 }
 
@@ -289,7 +291,7 @@ impl Watchdog {
         let sure = (now - self.last).min(limit / 2) + (self.next - now);
         std::thread::sleep(self.next - now);
         let now = Instant::now();
-        clock::limit_changed(limit);
+        clock::limit_changed(switch::limit()); // it may have been changed meanwhile
         let rests =
             self.rest.goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
         let own = (!rests).then(|| self.own_waits.so_far());
@@ -310,11 +312,16 @@ impl Watchdog {
             watched.here = false;
         }
         let mut busy = Vec::new();
+        let mut exact = Vec::new();
         for info in infos {
             if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
                 continue;
             }
-            busy.push((info, self.thread(info, now - self.start, sure, limit, step)));
+            let (seen, is_exact) = self.thread(info, now - self.start, sure, limit, step);
+            if is_exact {
+                exact.push(info.tid);
+            }
+            busy.push((info, seen));
         }
         self.threads.retain(|_, w| {
             if !w.here
@@ -327,7 +334,9 @@ impl Watchdog {
         let (id, budget) = words::found();
         let looker = &mut self.looker;
         let mut look = |tid| looker.get_or_insert_with(Looker::new).look(tid, ANSWER);
-        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &busy, &mut look);
+        // What hooks time needs no guess.
+        let guessed: Vec<_> = busy.iter().filter(|(info, _)| !exact.contains(&info.tid)).copied().collect();
+        self.busy.step(credit, limit, !(id && budget) || self.coop_off, &guessed, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
         let at_rest = self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
@@ -337,7 +346,7 @@ impl Watchdog {
         self.rest.begin(at_rest, busy);
     }
 
-    /// Samples one thread: what it polls.
+    /// Samples one thread: what it polls, and whether a hook of tokio's times that.
     fn thread(
         &mut self,
         info: ThreadInfo,
@@ -345,7 +354,7 @@ impl Watchdog {
         sure: Duration,
         limit: Duration,
         step: Duration,
-    ) -> Option<Seen> {
+    ) -> (Option<Seen>, bool) {
         let watched = self.threads.entry((info.slot, info.tid)).or_default();
         watched.here = true;
         // Before the words are read: what is counted had passed by then.
@@ -357,15 +366,19 @@ impl Watchdog {
             }
             _ => Duration::ZERO,
         };
-        let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid)?;
+        let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else {
+            return (None, false);
+        };
         let published = held.published();
         if published.is_ours() && watched.case.is_none() {
             (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
-            return None;
+            return (None, false);
         }
         let current = published.current();
         let seen = words::read(&held);
-        let current = current.filter(|current| !hosts(published, current, seen));
+        let current = current
+            .filter(|current| !hosts(published, current, seen))
+            .filter(|current| goes_on(current, seen));
         let act = match seen {
             Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
             None => Act::Nothing,
@@ -380,7 +393,7 @@ impl Watchdog {
             } else {
                 watched.track.missed(at);
             }
-            return Some(seen);
+            return (Some(seen), false);
         }
         drop(held);
         if let Act::Over { exact } = act
@@ -393,21 +406,22 @@ impl Watchdog {
             judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
-            judge_wrapped(
+            judge_published(
                 watched,
                 &mut self.looker,
+                &self.busy,
                 info,
                 published,
                 current,
                 limit,
-                seen.map_or(0, |s| s.id),
+                seen.map_or(current.hooked, |s| s.id),
             );
         }
-        seen
+        (seen, current.is_some_and(|current| current.hooked != 0))
     }
 }
 
-/// Whether this wrapped poll polls other tasks inside, as that of a `LocalSet`'s owner does: then its time says nothing of one of
+/// Whether this poll polls other tasks inside, as that of a `LocalSet`'s owner does: then its time says nothing of one of
 /// them, nor of itself, and what they take is proved as if nothing were wrapped. `seen` after `current`.
 fn hosts(published: &Published, current: &Current, seen: Option<Seen>) -> bool {
     if let (Some(own), Some(seen)) = (current.task, seen)
@@ -417,6 +431,11 @@ fn hosts(published: &Published, current: &Current, seen: Option<Seen>) -> bool {
         published.note_host(current.since);
     }
     published.is_host()
+}
+
+/// Whether a published poll surely goes on: of one that a hook began none may have told the end.
+fn goes_on(current: &Current, seen: Option<Seen>) -> bool {
+    current.hooked == 0 || hooks::is_trusted() || seen.is_some_and(|seen| seen.id == current.hooked)
 }
 
 /// A poll that is proved to go on: tells once.
@@ -464,6 +483,7 @@ fn judge_proof(
         took: verdict.took,
         limit,
         exact: false,
+        made: None,
         allocated,
         spawned: spawned(proof.id, &stuck, info.stack, 0),
         thread: cpu::name(info.tid),
@@ -473,10 +493,12 @@ fn judge_proof(
     });
 }
 
-/// A poll that a wrapper publishes: its time is exact.
-fn judge_wrapped(
+/// A poll that a wrapper or a hook publishes: its time is exact.
+#[allow(clippy::too_many_arguments)]
+fn judge_published(
     watched: &mut Watched,
     looker: &mut Option<Looker>,
+    busy: &super::busy::Busy,
     info: ThreadInfo,
     published: &'static Published,
     current: Current,
@@ -487,7 +509,7 @@ fn judge_wrapped(
     let waited = delay.saturating_sub(published.note_wait(delay));
     let ran = cpu::ran(info.tid).unwrap_or_default();
     if watched.seen != current.since {
-        (watched.seen, watched.ran) = (current.since, ran);
+        (watched.seen, watched.ran, watched.seen_at) = (current.since, ran, busy.samples() + 1);
     }
     if limit.is_zero() || clock::quick(current.ticks) {
         return;
@@ -510,6 +532,12 @@ fn judge_wrapped(
         }
         return;
     }
+    let is_hooked = current.hooked != 0;
+    // `block_in_place`, which holds nobody up, or a task that is `unconstrained`, which holds its worker?
+    let is_in_place = is_hooked && in_place(info, current.since);
+    if is_in_place && busy.stands_still(watched.seen_at) != Some(true) {
+        return; // its end will know
+    }
     let Some(stuck) = look() else { return };
     let number = next_case();
     published.note_case(number);
@@ -519,18 +547,28 @@ fn judge_wrapped(
     say::stuck(say::StuckPoll {
         number,
         id,
-        wrapped: Some(current.made),
-        still: None,
+        wrapped: (!is_hooked).then_some(current.made),
+        still: is_in_place.then_some(true),
         took: verdict.took,
         limit,
         exact: true,
+        made: current.made.filter(|_| is_hooked && id == current.hooked),
         allocated: info.allocated.saturating_sub(u64::try_from(current.allocated).unwrap_or(0)),
-        spawned: spawned(id, &stuck, info.stack, current.waker),
+        spawned: spawned(id, &stuck, info.stack, current.waker)
+            .or_else(|| heap::stack_of(current.spawned).filter(|_| id == current.hooked)),
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
         test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
     });
+}
+
+/// Whether the poll that a thread published is without a budget now.
+fn in_place(info: ThreadInfo, since: u64) -> bool {
+    let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);
+    held.is_some_and(|held| {
+        held.published().still(since) && words::read(&held).is_some_and(|seen| seen.budget.is_none())
+    })
 }
 
 /// The stack that spawned task `id`: its cell lies on the stack of its own poll, or among the recorded blocks.

@@ -13,6 +13,7 @@ use super::super::super::warning::{Kind, Row, Warning};
 use super::super::super::{heap, reporter};
 use super::super::{our_alive, sentinels};
 use crate::trace::frame::Owner as Code;
+use crate::trace::owner::origin;
 
 /// So long may tasks take to end by themselves once the test's future is done: they were aborted, or see that their channel
 /// is closed.
@@ -100,10 +101,14 @@ struct Group {
 /// The report of a group, once names are known; nothing where a dependency spawned them.
 fn words(group: &Group) -> Option<Warning> {
     let first = group.tasks.first()?;
-    if let Some(traceback) = first.spawned()
-        && first.spawned_at().is_none()
-        && (traceback.via().is_some() || matches!(traceback.lead().owner(), Code::Dependency(_)))
-    {
+    let theirs = match (first.spawned(), first.spawned_at()) {
+        (Some(traceback), _) => {
+            traceback.via().is_some() || matches!(traceback.lead().owner(), Code::Dependency(_))
+        }
+        (None, Some(made)) => matches!(origin(made.file()).owner, Code::Dependency(_)),
+        (None, None) => false,
+    };
+    if theirs && (!first.is_wrapped() || first.is_hooked()) {
         return None;
     }
     let who = match first.future() {
