@@ -33,9 +33,10 @@
 //! | where it waits, its `.await`s | no | with tracing on | no |
 //! | its start and end, by `BIRTHMARK_REPORT=level=debug` | no | yes | yes |
 //!
-//! Times leave out what the thread waited for a processor since the watchdog saw the poll, and what the process was stopped. tokio has no
-//! hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first column, or wrapped. A task that is both wrapped and
-//! hooked is told once, as wrapped. `birthmark::tokio::hooks` is for programs that have hooks of their own.
+//! Times leave out what the thread waited for a processor since the watchdog saw the poll, and what the process was stopped, where
+//! that was more than a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first
+//! column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped. `birthmark::tokio::hooks` is for programs that
+//! have hooks of their own.
 //!
 //! # What is told
 //!
