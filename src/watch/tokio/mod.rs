@@ -91,6 +91,7 @@ mod probe;
 #[cfg(feature = "tokio-process")]
 pub mod process;
 mod proof;
+mod rest;
 mod say;
 mod shutdown;
 mod situation;

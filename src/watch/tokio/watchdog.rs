@@ -18,6 +18,7 @@ use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
 use super::proof::{Act, Seen, Track};
+use super::rest::Rest;
 use super::{cell, cpu, hooks, next_case, say, words};
 
 /// Polls and turns of a driver that were told while stuck and aren't over yet.
@@ -175,51 +176,6 @@ impl Case {
     fn over(self, exact: bool, took: Duration, limit: Duration) {
         say::over(self.number, &self.who, exact, took, limit);
         closed();
-    }
-}
-
-/// Threads that poll nothing, and workers that are all parked: while that goes on a sample looks at each thread's words alone,
-/// which costs a hundredth of the rest.
-#[derive(Default)]
-struct Rest {
-    threads: Vec<(ThreadInfo, Option<Seen>)>,
-    /// Samples since it began.
-    samples: u32,
-}
-
-/// After so many samples at rest all is looked at.
-const RESTS: u32 = 4;
-
-impl Rest {
-    fn begin(&mut self, at_rest: bool, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
-        if !at_rest || threads.iter().any(|(_, seen)| seen.is_none_or(|seen| seen.budget.is_some())) {
-            threads.clear();
-        }
-        *self = Self { threads, samples: 1 };
-    }
-
-    /// Whether the same threads still poll nothing. `leave_out` says which don't count.
-    fn goes_on(&mut self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
-        if self.threads.is_empty() || self.samples == RESTS {
-            return false;
-        }
-        self.samples += 1;
-        let mut known = self.threads.iter();
-        let mut same = true;
-        heap::threads(&mut |info| {
-            if !same || leave_out(&info) {
-                return;
-            }
-            same = known.next().is_some_and(|(before, seen)| {
-                (before.slot, before.tid) == (info.slot, info.tid)
-                    && heap::hold(info.slot).is_some_and(|held| {
-                        held.info.tid == info.tid
-                            && held.published().current().is_none()
-                            && words::read(&held) == *seen
-                    })
-            });
-        });
-        same && known.next().is_none()
     }
 }
 

@@ -1,0 +1,50 @@
+//! Threads that poll nothing, and workers that are all parked: while that goes on a sample of the watchdog's looks at each thread's
+//! words alone, so that a program that waits isn't kept awake.
+
+use super::super::heap::{self, ThreadInfo};
+use super::proof::Seen;
+use super::words;
+
+/// What was so at the last sample that looked at all.
+#[derive(Default)]
+pub(super) struct Rest {
+    threads: Vec<(ThreadInfo, Option<Seen>)>,
+    /// Samples since it began.
+    samples: u32,
+}
+
+/// After so many samples at rest all is looked at.
+const RESTS: u32 = 4;
+
+impl Rest {
+    pub(super) fn begin(&mut self, at_rest: bool, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
+        if !at_rest || threads.iter().any(|(_, seen)| seen.is_none_or(|seen| seen.budget.is_some())) {
+            threads.clear();
+        }
+        *self = Self { threads, samples: 1 };
+    }
+
+    /// Whether the same threads still poll nothing. `leave_out` says which don't count.
+    pub(super) fn goes_on(&mut self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
+        if self.threads.is_empty() || self.samples == RESTS {
+            return false;
+        }
+        self.samples += 1;
+        let mut known = self.threads.iter();
+        let mut same = true;
+        heap::threads(&mut |info| {
+            if !same || leave_out(&info) {
+                return;
+            }
+            same = known.next().is_some_and(|(before, seen)| {
+                (before.slot, before.tid) == (info.slot, info.tid)
+                    && heap::hold(info.slot).is_some_and(|held| {
+                        held.info.tid == info.tid
+                            && held.published().current().is_none()
+                            && words::read(&held) == *seen
+                    })
+            });
+        });
+        same && known.next().is_none()
+    }
+}
