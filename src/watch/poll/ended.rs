@@ -60,7 +60,12 @@ impl Telling {
 }
 
 /// What is known of the poll that ends on this thread; nothing where it held nobody up.
-pub(super) fn telling(slot: &'static Slot, verdict: SlowCallback, limit: Duration, bytes: i64) -> Option<Telling> {
+pub(super) fn telling(
+    slot: &'static Slot,
+    verdict: SlowCallback,
+    limit: Duration,
+    bytes: i64,
+) -> Option<Telling> {
     let p = &slot.poll;
     let made = p.made.load(Relaxed) as *const Location<'static>;
     let (case, test) = (p.case.load(Relaxed), p.test());
