@@ -572,7 +572,7 @@ impl Place {
 
 /// Whether a future was ever registered.
 pub(crate) fn any() -> bool {
-    SERIALS.load(Relaxed) != 1
+    SERIALS.load(Relaxed) != 0
 }
 
 /// All that are registered, oldest first.
