@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::tokio::runtime::Handle;
 
-use super::super::heap::{self, ThreadInfo};
+use super::super::heap::{self, Named, ThreadInfo};
 use super::super::reporter;
 use super::super::stuck::Stuck;
 use super::super::switch;
@@ -173,7 +173,14 @@ impl Busy {
                     let stuck = look(s.tid)?;
                     // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun.
                     let other = s.id.is_some_and(|id| stuck.polls.is_some_and(|now| now != id));
-                    (!other).then(|| Candidate { thread: cpu::name(s.tid), id: s.id.unwrap_or(0), stuck })
+                    // An idle worker looks the same for as long; its symbols mostly tell.
+                    let (holds, inside) = holds_by(&heap::symbols(&stuck.stack), &stuck);
+                    let idle = holds == Holds::Worker && !inside;
+                    (!other && !idle).then(|| Candidate {
+                        thread: cpu::name(s.tid),
+                        id: s.id.unwrap_or(0),
+                        stuck,
+                    })
                 })
                 .collect();
             if candidates.is_empty() {
@@ -302,6 +309,12 @@ struct Candidate {
     stuck: Stuck,
 }
 
+/// What a stack with these names holds, and whether it polls a task there.
+fn holds_by(names: &[Named], stuck: &Stuck) -> (Holds, bool) {
+    let (holds, inside) = context::holds(names, stuck.complete);
+    (holds, context::polls_a_task(names.get(..inside).unwrap_or(names)))
+}
+
 /// The last judgement, with names: on the reporter's thread.
 fn told(
     worker: usize,
@@ -312,12 +325,8 @@ fn told(
 ) -> Option<Warning> {
     let mut holding: Vec<Candidate> = candidates
         .into_iter()
-        .filter(|c| {
-            let names = heap::names(&c.stuck.stack);
-            let (holds, inside) = context::holds(&names, c.stuck.complete);
-            // An idle worker polls nothing, whatever it waits in.
-            holds == Holds::Worker && context::polls_a_task(names.get(..inside).unwrap_or(&names))
-        })
+        // An idle worker polls nothing, whatever it waits in.
+        .filter(|c| holds_by(&heap::names(&c.stuck.stack), &c.stuck) == (Holds::Worker, true))
         .collect();
     if holding.is_empty() {
         return None;
