@@ -497,7 +497,10 @@ fn in_a_local_set_and_on_another_executor_it_is_the_same() {
         let output = one_in(how, "oneshot_here", UNSENT);
         assert!(output.row("allocated").contains("resources_tokio::make_channel"), "{}", output.stderr);
         assert!(output.row("dropped").contains("resources_tokio::lose"), "{}", output.stderr);
-        assert!(output.row("waited").contains("resources_tokio::wait_for"), "{}", output.stderr);
+        // Optimised, an inlined async function has no better name than its line.
+        let waited = output.row("waited");
+        let named = waited.contains("resources_tokio::wait_for") || !cfg!(debug_assertions);
+        assert!(named && waited.contains("tests/resources_tokio.rs:"), "{}", output.stderr);
         none_in(how, "oneshot_sent_here");
     }
     none_in("local", "file_flushed");
