@@ -29,12 +29,17 @@ pub(crate) fn clock(_tid: i32) -> Option<Duration> {
 /// How long one thread has been ready and waited for a processor, asked again and again.
 pub(crate) struct Waits {
     tid: i32,
+    #[cfg(unix)]
     file: Option<std::fs::File>,
 }
 
 impl Waits {
     pub(crate) fn of(tid: i32) -> Self {
-        Self { tid, file: std::fs::File::open(format!("/proc/self/task/{tid}/schedstat")).ok() }
+        Self {
+            tid,
+            #[cfg(unix)]
+            file: std::fs::File::open(format!("/proc/self/task/{tid}/schedstat")).ok(),
+        }
     }
 
     pub(crate) fn so_far(&self) -> Duration {
