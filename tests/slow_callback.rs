@@ -569,6 +569,14 @@ fn silent(how: &str, program: &str) {
     check_silent(how, program, &output);
 }
 
+/// As [`told`], of a poll that is timed exactly.
+fn told_exactly(how: &str, program: &str) {
+    let output = told(how, program, "slow_callback::compute");
+    let all = output.reports("slow-callback");
+    assert!(!all[0].contains("at least"), "{}", output.stderr);
+    assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{}", output.stderr);
+}
+
 fn check_silent(how: &str, program: &str, output: &Output) {
     assert_eq!(output.code, Some(0), "{how} {program}:\n{}", output.stderr);
     assert!(!output.stderr.contains("birthmark:"), "{how} {program}:\n{}", output.stderr);
@@ -681,10 +689,7 @@ fn the_root_future_is_told_on_both_flavours() {
 fn a_task_of_a_local_set_is_told_by_its_own_id() {
     for how in BOTH {
         told(how, "local", "slow_callback::compute");
-        let output = told(how, "local_wrapped", "slow_callback::compute");
-        let all = output.reports("slow-callback");
-        assert!(!all[0].contains("at least"), "{}", output.stderr);
-        assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{}", output.stderr);
+        told_exactly(how, "local_wrapped");
     }
 }
 
@@ -858,10 +863,7 @@ fn near_misses_stay_silent_with_every_core_kept_busy() {
 #[test]
 fn a_wrapped_poll_is_told_while_stuck_and_exactly_when_it_ended() {
     for how in BOTH {
-        let output = told(how, "wrapped", "slow_callback::compute");
-        let all = output.reports("slow-callback");
-        assert!(!all[0].contains("at least"), "{}", output.stderr);
-        assert!(all[1].contains("it allocated 3.0 MiB (#1): ended"), "{}", output.stderr);
+        told_exactly(how, "wrapped");
     }
 }
 

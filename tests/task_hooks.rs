@@ -4,6 +4,7 @@
 #![cfg(all(feature = "tokio", tokio_unstable))]
 
 mod child_process;
+mod inventory;
 mod load;
 
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use birthmark::tasks::{Missing, NotKnown, Task, TaskId, TaskKind, TaskState, Tas
 use birthmark::tokio::hooks;
 use birthmark::{WatchExt as _, all_tasks, current_task};
 use child_process::{Output, asked, ran, run_meanwhile};
+use inventory::until;
 use load::with_every_core_busy;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -55,19 +57,6 @@ async fn waiter(go: oneshot::Receiver<()>) {
 
 fn row(id: u64) -> Option<Task> {
     all_tasks().by_id(TaskId::Task(id)).cloned()
-}
-
-/// Waits until the list has what is asked for: other threads may not have come so far.
-async fn until(what: &str, there: impl Fn(&Tasks) -> bool) -> Tasks {
-    for _ in 0..2000 {
-        let tasks = all_tasks();
-        if there(&tasks) {
-            return tasks;
-        }
-        yield_now().await;
-        std::thread::sleep(MS);
-    }
-    panic!("never {what}: {}", all_tasks());
 }
 
 /// A future that is sent with what it isn't to be sent with, as `unsafe` code in a library may do.

@@ -4,12 +4,14 @@
 #![cfg(feature = "tokio")]
 
 mod child_process;
+mod inventory;
 
 use std::time::Duration;
 
 use birthmark::tasks::{Missing, NotKnown, TaskId, TaskKind, TaskState, Tasks};
 use birthmark::{WatchExt as _, all_tasks, current_task};
 use child_process::{asked, ran};
+use inventory::until;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_blocking, yield_now};
@@ -39,19 +41,6 @@ fn number(id: tokio::task::Id) -> u64 {
 
 fn named<'t>(tasks: &'t Tasks, future: &str) -> Vec<&'t birthmark::tasks::Task> {
     tasks.iter().filter(|task| task.future().is_some_and(|name| name.contains(future))).collect()
-}
-
-/// Waits until `tasks` has what is asked for: other threads may not have come so far.
-async fn until(what: &str, there: impl Fn(&Tasks) -> bool) -> Tasks {
-    for _ in 0..2000 {
-        let tasks = all_tasks();
-        if there(&tasks) {
-            return tasks;
-        }
-        yield_now().await;
-        std::thread::sleep(MS);
-    }
-    panic!("never {what}: {}", all_tasks());
 }
 
 /// Under `--cfg tokio_unstable` hooks tell of tasks that nothing wraps, on runtimes whose builder was attached (`tests/task_hooks.rs`).

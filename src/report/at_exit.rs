@@ -15,6 +15,16 @@ use crate::thread::Ours;
 const UNATTACHED: &str = "BIRTHMARK_ASYNC_DEBUG is set, and no runtime was attached, so its tasks weren't looked at: \
      birthmark::tokio::attach(&tokio::runtime::Handle::current()) attaches one, with the feature `tokio`";
 
+/// One line: for tools of this kind with a message and a count, for people these words.
+fn note(kind: &str, message: &str, count: u32, words: &str) {
+    let line = if settings().report.json {
+        json::count(kind, message, count, sys::process_id())
+    } else {
+        format!("birthmark: {words}")
+    };
+    sink::send(format!("{line}\n").as_bytes());
+}
+
 extern "C" fn at_exit() {
     let mode = mode();
     if mode & NAMING != 0 {
@@ -35,32 +45,17 @@ extern "C" fn at_exit() {
     repeats::TOLD.each(&mut |name, count| {
         let (kind, what) = name.split_once(": ").unwrap_or((name, ""));
         let times = format!("{count} times in all, told once");
-        let line = if settings().report.json {
-            json::count(kind, &format!("{what}: {times}"), count, sys::process_id())
-        } else {
-            format!("birthmark: {name}: {times}")
-        };
-        sink::send(format!("{line}\n").as_bytes());
+        note(kind, &format!("{what}: {times}"), count, &format!("{name}: {times}"));
     });
     if let Some((words, count)) = crate::watch::summary() {
-        let line = if settings().report.json {
-            json::count("summary", &words, count, std::process::id())
-        } else {
-            format!("birthmark: {words}")
-        };
-        sink::send(format!("{line}\n").as_bytes());
+        note("summary", &words, count, &words);
     }
     // Asked for by its own variable, not by dev mode, it has an answer.
     if settings().watch.asked == Some(true)
         && settings().report.level >= Level::Info
         && !crate::watch::saw_a_runtime()
     {
-        let line = if settings().report.json {
-            json::count("async-debug", UNATTACHED, 0, sys::process_id())
-        } else {
-            format!("birthmark: {UNATTACHED}")
-        };
-        sink::send(format!("{line}\n").as_bytes());
+        note("async-debug", UNATTACHED, 0, UNATTACHED);
     }
     if let Some(file) = settings().at_exit
         && let Ok(snapshot) = try_snapshot()

@@ -7,7 +7,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::warning::{Kind, Row, Warning};
-use super::{heap, poll, reporter, switch, warnings};
+use super::{heap, reporter, switch};
 
 /// A value that only the thread that made it may use, as asyncio's loop is in debug mode: the wrapper may be sent to another
 /// thread, but a use there panics with the place where it was made and the place of the use.
@@ -128,9 +128,8 @@ impl<T> ThreadBound<T> {
             && switch::on()
         {
             let told = {
-                let (_ours, _time) = (heap::ours(), poll::our_time());
-                let report = reporter::report(&self.warning(maker, "used"), &heap::traceback);
-                warnings::Warning::new(Kind::WrongThread, report).to_string()
+                let _ours = heap::ours();
+                reporter::refused(&self.warning(maker, "used"))
             };
             panic!("{told}");
         }

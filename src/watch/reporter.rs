@@ -251,7 +251,13 @@ fn filtered(seen: &filter::Seen<'_>) -> Action {
     filter::action(filters::all(), seen)
 }
 
-/// What a check at a call panics with, names found at once; nothing where a filter ignores it.
+/// What a check at a call panics with: names are found at once, in our time.
+pub(crate) fn refused(warning: &Warning) -> String {
+    let _time = poll::our_time();
+    warnings::Warning::new(warning.kind, report(warning, &heap::traceback)).to_string()
+}
+
+/// The same; nothing where a filter ignores it.
 pub(crate) fn refusal(warning: &Warning) -> Option<String> {
     let _time = poll::our_time();
     let report = report(warning, &heap::traceback);

@@ -96,6 +96,21 @@ fn state(row: &Row) -> TaskState {
     }
 }
 
+/// What is counted of a row, whoever tells of its polls.
+fn counted(row: &Row, kind: TaskKind, ids: &HashMap<u64, TaskId>) -> Wrapped {
+    Wrapped {
+        name: None,
+        made: row.made,
+        age: clock::span(row.age),
+        polls: row.polls,
+        busy: clock::span(row.busy),
+        parent: parent(row, kind, ids),
+        test: row.test,
+        waits: Err(NotKnown::NotWrapped),
+        stranded: false,
+    }
+}
+
 fn wrapped_task(
     row: &Row,
     ids: &HashMap<u64, TaskId>,
@@ -115,14 +130,9 @@ fn wrapped_task(
         state: state(row),
         wrapped: Some(Wrapped {
             name: Some(row.name),
-            made: row.made,
-            age: clock::span(row.age),
-            polls: row.polls,
-            busy: clock::span(row.busy),
-            parent: parent(row, kind, ids),
-            test: row.test,
             waits: sites.waits(row, stacks),
             stranded: !row.lost && !row.polling && row.polls != 0 && !stacks.contains_key(&row.serial),
+            ..counted(row, kind, ids)
         }),
         bytes: Some(size.unwrap_or(0).max(row.size)),
         site: if own_block && block != 0 { sites.of(block) } else { None },
@@ -139,17 +149,7 @@ fn hooked_task(row: &Row, ids: &HashMap<u64, TaskId>, sites: &mut Sites) -> Task
         kind,
         memory: memory::of(id),
         state: state(row),
-        wrapped: Some(Wrapped {
-            name: None,
-            made: row.made,
-            age: clock::span(row.age),
-            polls: row.polls,
-            busy: clock::span(row.busy),
-            parent: parent(row, kind, ids),
-            test: row.test,
-            waits: Err(NotKnown::NotWrapped),
-            stranded: false,
-        }),
+        wrapped: Some(counted(row, kind, ids)),
         bytes: None,
         site: sites.numbered(row.spawned),
         owner: 0,

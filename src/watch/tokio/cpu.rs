@@ -2,9 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-fn number(tid: i32, n: usize) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?;
+/// Three numbers: nanoseconds that the thread ran, and waited for a processor, and how often it was given one.
+fn path(tid: i32) -> String {
+    format!("/proc/self/task/{tid}/schedstat")
+}
+
+fn word(text: &str, n: usize) -> Option<u64> {
     text.split_whitespace().nth(n)?.parse().ok()
+}
+
+fn number(tid: i32, n: usize) -> Option<u64> {
+    word(&std::fs::read_to_string(path(tid)).ok()?, n)
 }
 
 fn nth(tid: i32, n: usize) -> Option<Duration> {
@@ -38,7 +46,7 @@ impl Waits {
         Self {
             tid,
             #[cfg(unix)]
-            file: std::fs::File::open(format!("/proc/self/task/{tid}/schedstat")).ok(),
+            file: std::fs::File::open(path(tid)).ok(),
         }
     }
 
@@ -49,11 +57,7 @@ impl Waits {
             let mut buffer = [0; 96];
             let read = file.read_at(&mut buffer, 0).unwrap_or(0);
             let text = buffer.get(..read).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("");
-            return text
-                .split_whitespace()
-                .nth(1)
-                .and_then(|n| n.parse().ok())
-                .map_or(Duration::ZERO, Duration::from_nanos);
+            return word(text, 1).map_or(Duration::ZERO, Duration::from_nanos);
         }
         waited(self.tid).unwrap_or_default()
     }
