@@ -112,6 +112,8 @@ impl Slot {
 
 static SHARED: Slot = Slot::new(0, true);
 static CHUNK_TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+/// The highest number of a slot that was ever taken: each takes the lowest that is free, so all below were taken, too.
+static HIGHEST: AtomicU32 = AtomicU32::new(0);
 /// The key's number + 1, or 0: threads then share a slot.
 static KEY: AtomicU64 = AtomicU64::new(0);
 
@@ -206,6 +208,7 @@ fn find() -> Option<&'static Slot> {
             if slot.state.load(Relaxed) == FREE
                 && slot.state.compare_exchange(FREE, used, AcqRel, Relaxed).is_ok()
             {
+                HIGHEST.fetch_max(slot.number, AcqRel);
                 return Some(slot);
             }
         }
@@ -275,15 +278,17 @@ pub(crate) fn after_fork(process: u64) {
 /// Visits every slot that was ever used, the shared one too.
 pub(crate) fn slots(visit: &mut dyn FnMut(&'static Slot)) {
     visit(&SHARED);
+    let mut left = HIGHEST.load(Acquire) as usize;
     for place in &CHUNK_TABLE {
         let first = place.load(Acquire);
-        if first.is_null() {
+        if left == 0 || first.is_null() {
             return;
         }
-        for i in 0..CHUNK {
+        for i in 0..left.min(CHUNK) {
             // SAFETY: a published chunk holds CHUNK slots for ever.
             visit(unsafe { &*first.add(i) });
         }
+        left = left.saturating_sub(CHUNK);
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo bench --bench runtime                       # some minutes
 //! cargo bench --bench runtime -- spawn echo         # some shapes only
+//! cargo bench --bench runtime -- watchdog           # only what the watchdog takes, on Linux
 //! cargo bench --bench runtime -- --rounds 0         # builds the programs and runs none
 //! ```
 //!
@@ -33,6 +34,12 @@ use cargo::{Build, LINE_TABLES, fixture};
 use runs::{Best, Run, Variables, interleaved};
 
 const SHAPES: [&str; 4] = ["spawn", "yield", "channel", "echo"];
+/// What a program does while its watchdog looks on.
+const PROGRAMS: [&str; 3] = ["waits", "timers", "computes"];
+/// Those that look on: the watchdog of an attached program, and threads that sleep so many milliseconds and do nothing else.
+const LOOKERS: [(&str, &str); 3] =
+    [("the watchdog", "watchdog"), ("sleeps 10 ms", "10"), ("sleeps 40 ms", "40")];
+
 const FLAVOURS: [(&str, &str); 2] = [("one", "current thread"), ("workers", "two workers")];
 
 const OFF: (&str, &str) = ("BIRTHMARK_MALLOC", "0");
@@ -73,18 +80,28 @@ const ASYNCIO: [(&str, Variables); 2] =
 fn main() {
     let mut rounds = 5;
     let mut shapes = Vec::new();
+    let mut looks_on = false;
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(argument) = arguments.next() {
         if argument == "--rounds" {
             rounds = arguments.next().and_then(|n| n.parse().ok()).expect("--rounds N");
+        } else if argument == "watchdog" {
+            looks_on = true;
         } else if let Some(shape) = SHAPES.into_iter().find(|s| *s == argument) {
             shapes.push(shape);
         } else {
-            panic!("`{argument}` is no shape of {SHAPES:?}");
+            panic!("`{argument}` is no shape of {SHAPES:?}, nor `watchdog`");
         }
     }
-    if shapes.is_empty() {
+    if shapes.is_empty() && !looks_on {
         shapes = SHAPES.to_vec();
+        looks_on = cfg!(target_os = "linux");
+    }
+    if looks_on {
+        watchdog(rounds);
+    }
+    if shapes.is_empty() {
+        return;
     }
     tokio("runtime", "", &MODES, &shapes, rounds);
     tokio("runtime_unstable", ", tokio_unstable", &UNSTABLE, &shapes, rounds);
@@ -122,6 +139,33 @@ fn tokio(name: &str, note: &str, modes: &[Mode], shapes: &[&'static str], rounds
         let rows: Vec<&str> = modes.iter().map(|mode| mode.0).collect();
         print(&format!("{title}{note}"), shapes, &rows, &columns);
     }
+}
+
+/// The share of a core that each takes.
+fn watchdog(rounds: usize) {
+    let build = Build { release: true, frame_pointers: false, line: Some(LINE_TABLES) };
+    let exe = cargo::build("runtime", "birthmark", &build);
+    if rounds == 0 {
+        return;
+    }
+    let columns = PROGRAMS.map(|program| {
+        interleaved(
+            rounds,
+            &LOOKERS.map(|(_, how)| Run {
+                exe: exe.clone(),
+                argument: format!("watchdog,{program},{how}").leak(),
+                variables: if how == "watchdog" { &[OFF, ON] } else { &[OFF] },
+                once: false,
+            }),
+        )
+    });
+    print!("\n{:32}", "% of a core, in a program that");
+    PROGRAMS.iter().for_each(|program| print!("{program:>10}"));
+    for (at, (row, _)) in LOOKERS.iter().enumerate() {
+        print!("\n{row:32}");
+        columns.iter().for_each(|column| print!("{:10.3}", column[at].seconds * 100.0));
+    }
+    println!();
 }
 
 fn asyncio(shapes: &[&'static str], rounds: usize) {

@@ -3,6 +3,8 @@
 //! Its rate is measured against the system's clock whenever a duration is asked for, over the time since [`begin`].
 
 use std::sync::OnceLock;
+#[cfg(feature = "tokio")]
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -12,8 +14,11 @@ struct Base {
 }
 
 static BASE: OnceLock<Base> = OnceLock::new();
-/// Nanoseconds that surely passed while there was a watchdog: not those in which the process was stopped or the machine suspended.
-static SURE: AtomicU64 = AtomicU64::new(0);
+/// Nanoseconds that may not have passed for this process, as the watchdog found: it was stopped, or the machine suspended.
+static UNSURE: AtomicU64 = AtomicU64::new(0);
+/// When the watchdog looks next, in ticks: what passes after that isn't sure.
+#[cfg(feature = "tokio")]
+static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Ticks under which a poll is surely quick: a little less than the limit. All ones before [`begin`].
 static QUICK: AtomicU64 = AtomicU64::new(u64::MAX);
 
@@ -71,16 +76,27 @@ fn begin_now() {
     limit_changed(super::switch::limit()); // it may have changed meanwhile
 }
 
-/// Nanoseconds that surely passed since some moment, up to the watchdog's last sample; of one that doesn't run nothing does.
+/// Nanoseconds that may not have passed for this process, as far as the watchdog has found: for [`unsure_since`], later.
 #[inline(always)]
-pub(crate) fn sure() -> u64 {
-    SURE.load(Relaxed)
+pub(crate) fn unsure() -> u64 {
+    UNSURE.load(Relaxed)
 }
 
-/// So much more surely passed.
+/// How much may not have passed for this process since [`unsure`] said this: all since a watchdog has ended.
 #[cfg(feature = "tokio")]
-pub(crate) fn passed_surely(time: Duration) {
-    SURE.fetch_add(time.as_nanos() as u64, Relaxed);
+pub(crate) fn unsure_since(before: u64) -> Duration {
+    let next = NEXT.load(Acquire); // first, so that nothing is left out where the watchdog looks just now
+    let late = span(ticks().saturating_sub(next));
+    Duration::from_nanos(unsure().saturating_sub(before)) + late
+}
+
+/// The watchdog found that so much more isn't sure, and will look again after `pause`.
+#[cfg(feature = "tokio")]
+pub(crate) fn looked(unsure: Duration, pause: Duration) {
+    UNSURE.fetch_add(unsure.as_nanos() as u64, Relaxed);
+    // Where the rate isn't known yet: no counter is faster than this.
+    let passes = BASE.get().and_then(|base| base.ticks_in(pause)).unwrap_or(pause.as_nanos() * 10);
+    NEXT.store(ticks().saturating_add(u64::try_from(passes).unwrap_or(u64::MAX)), Release);
 }
 
 /// The span of so many ticks.
@@ -104,14 +120,15 @@ pub(crate) fn limit_changed(limit: Duration) {
 }
 
 impl Base {
-    fn limit(&self, limit: Duration) {
+    /// So many ticks pass in this time; nothing while the rate isn't known yet.
+    fn ticks_in(&self, time: Duration) -> Option<u128> {
         let (ticks, clock) = (ticks().saturating_sub(self.ticks), self.instant.elapsed());
-        let quick = if clock < Duration::from_millis(5) {
-            // The rate isn't known yet: no counter is slower than this.
-            limit.as_nanos() / 100
-        } else {
-            limit.as_nanos() * u128::from(ticks) / clock.as_nanos() * 98 / 100
-        };
+        (clock >= Duration::from_millis(5)).then(|| time.as_nanos() * u128::from(ticks) / clock.as_nanos())
+    }
+
+    fn limit(&self, limit: Duration) {
+        // Where the rate isn't known yet: no counter is slower than this.
+        let quick = self.ticks_in(limit).map_or(limit.as_nanos() / 100, |ticks| ticks * 98 / 100);
         QUICK.store(u64::try_from(quick).unwrap_or(u64::MAX), Relaxed);
     }
 }

@@ -66,6 +66,8 @@ pub(crate) mod panics;
 #[cfg(feature = "heap")]
 pub(crate) mod poll;
 #[cfg(feature = "tokio")]
+mod procfs;
+#[cfg(feature = "tokio")]
 #[cfg_attr(not(unix), path = "quit_none.rs")]
 mod quit;
 #[cfg(feature = "tokio")]

@@ -38,8 +38,8 @@ pub(crate) struct Published {
     waited: AtomicU64,
     /// Ticks of polls that ended inside the present one and were told.
     told: AtomicU64,
-    /// What had surely passed when the poll began.
-    sure: AtomicU64,
+    /// What [`clock::unsure`] said when the poll began.
+    unsure: AtomicU64,
     /// Other tasks were polled inside: what it takes isn't its own.
     host: AtomicBool,
     /// Its place in the registry of tasks; 0: none.
@@ -63,7 +63,7 @@ impl Published {
             case: AtomicU64::new(0),
             waited: AtomicU64::new(0),
             told: AtomicU64::new(0),
-            sure: AtomicU64::new(0),
+            unsure: AtomicU64::new(0),
             host: AtomicBool::new(false),
             place: AtomicUsize::new(0),
             outermost: AtomicUsize::new(0),
@@ -85,8 +85,8 @@ pub(crate) struct Current {
     pub waker: usize,
     /// Nothing for the root future, and where it isn't known.
     pub made: Option<&'static Location<'static>>,
-    /// What had surely passed when it began.
-    pub sure: u64,
+    /// What [`clock::unsure`] said when it began.
+    pub unsure: u64,
     /// The tokio task that it belongs to, 0: none; nothing where that isn't known.
     pub task: Option<u64>,
     /// The task that tokio's hooks say is polled, by its id; 0: a wrapped future.
@@ -140,7 +140,7 @@ impl Published {
             waker: if root { 0 } else { self.waker.load(Relaxed) },
             // SAFETY: null or the address of a `&'static Location`, written by `enter`.
             made: unsafe { made.as_ref() },
-            sure: self.sure.load(Relaxed),
+            unsure: self.unsure.load(Relaxed),
             task: place.map(Place::polled_by),
             hooked,
             spawned: place.filter(|_| hooked != 0).map_or(0, spawned),
@@ -207,7 +207,7 @@ struct Outer {
     case: u64,
     waited: u64,
     told: u64,
-    sure: u64,
+    unsure: u64,
     host: bool,
     /// The registered polls: the next, and the outermost.
     place: usize,
@@ -226,7 +226,7 @@ impl Outer {
             case: p.case.load(Relaxed),
             waited: p.waited.load(Relaxed),
             told: p.told.load(Relaxed),
-            sure: p.sure.load(Relaxed),
+            unsure: p.unsure.load(Relaxed),
             host: p.host.load(Relaxed),
             place: p.place.load(Relaxed),
             outermost: p.outermost.load(Relaxed),
@@ -246,7 +246,7 @@ impl Outer {
         p.case.store(self.case, Relaxed);
         p.waited.store(self.waited, Relaxed);
         p.told.store(self.told.wrapping_add(told), Relaxed);
-        p.sure.store(self.sure, Relaxed);
+        p.unsure.store(self.unsure, Relaxed);
         p.host.store(self.host, Relaxed);
         p.since.store(self.since, Release);
     }
@@ -264,7 +264,7 @@ fn begins(slot: &Slot, waker: usize, made: usize, hooked: u64) {
     p.case.store(0, Relaxed);
     p.waited.store(0, Relaxed);
     p.told.store(0, Relaxed);
-    p.sure.store(clock::sure(), Relaxed);
+    p.unsure.store(clock::unsure(), Relaxed);
     p.host.store(false, Relaxed);
 }
 
@@ -434,13 +434,14 @@ fn slow(slot: &'static Slot, passed: u64) -> bool {
     }
     let seen = clock::span(passed);
     #[cfg(feature = "tokio")]
-    let seen = runtime::surely(seen, p.sure.load(Relaxed));
+    let seen = runtime::surely(seen, p.unsure.load(Relaxed));
     clock::limit_changed(limit);
     let waited = match p.waited.load(Relaxed) {
         0 => Duration::ZERO,
         #[cfg(feature = "tokio")]
-        first => runtime::cpu::waited(heap::thread_id())
+        first => runtime::cpu::counts(heap::thread_id())
             .unwrap_or_default()
+            .waited
             .saturating_sub(Duration::from_nanos(first - 1)),
         // Nobody watches.
         #[cfg(not(feature = "tokio"))]

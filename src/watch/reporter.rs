@@ -106,7 +106,7 @@ impl Reporter {
     /// How long its thread has waited for a processor, where the kernel tells.
     fn waited(&self) -> Duration {
         #[cfg(feature = "tokio")]
-        return super::tokio::cpu::waited(self.thread.load(Relaxed)).unwrap_or_default();
+        return super::tokio::cpu::counts(self.thread.load(Relaxed)).unwrap_or_default().waited;
         #[cfg(not(feature = "tokio"))]
         Duration::ZERO
     }

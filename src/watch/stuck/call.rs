@@ -1,5 +1,6 @@
 //! A thread that sits in a system call: its registers as `/proc` tells them, its stack as the kernel copies it.
 
+use super::super::procfs;
 use super::{At, Registers};
 
 /// How much of a stack is copied at most.
@@ -7,23 +8,20 @@ pub(super) const COPY: usize = 256 << 10;
 
 /// The system call and the registers of a thread that isn't running; nothing while it runs.
 pub(super) fn registers(tid: i32) -> Option<(Option<i64>, Registers)> {
-    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
-    parse(&text)
+    parse(procfs::read(tid, "syscall")?.words())
 }
 
 /// Where a thread is now.
 pub(super) fn at(tid: i32) -> Option<At> {
-    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
-    match text.split_whitespace().next()? {
+    match procfs::read(tid, "syscall")?.words().next()? {
         "running" => Some(At::Running),
         "-1" => Some(At::Ready),
         number => number.parse().ok().map(At::Call),
     }
 }
 
-fn parse(text: &str) -> Option<(Option<i64>, Registers)> {
+fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(Option<i64>, Registers)> {
     // "202 0x.. (six arguments) 0xSP 0xPC", "-1 0xSP 0xPC" or "running".
-    let mut words = text.split_whitespace();
     let number: i64 = words.next()?.parse().ok()?;
     let rest: Vec<&str> = words.collect();
     let [.., sp, pc] = rest[..] else { return None };
@@ -88,6 +86,7 @@ mod tests {
 
     #[test]
     fn registers_are_read_from_each_form_of_the_line() {
+        let parse = |text: &str| parse(text.split_whitespace());
         let (call, r) = parse("202 0x1 0x80 0x0 0x0 0x0 0x0 0x7ffe10 0x401000\n").unwrap();
         assert_eq!((call, r.sp, r.pc), (Some(202), 0x7ffe10, 0x401000));
         let (call, r) = parse("-1 0x7ffe10 0x401000\n").unwrap();

@@ -1,22 +1,36 @@
 //! What the kernel tells of a thread's time on and off the processor.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
-/// Three numbers: nanoseconds that the thread ran, and waited for a processor, and how often it was given one.
-fn path(tid: i32) -> String {
-    format!("/proc/self/task/{tid}/schedstat")
+use super::super::procfs::{self, Text};
+
+/// What the kernel counts of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// How long it has run.
+    pub ran: Duration,
+    /// How long it has been ready and waited for a processor. A wait is counted when it is over.
+    pub waited: Duration,
+    /// How often it has been given a processor.
+    pub runs: u64,
 }
 
-fn word(text: &str, n: usize) -> Option<u64> {
-    text.split_whitespace().nth(n)?.parse().ok()
+impl Counts {
+    fn of(text: &Text) -> Option<Self> {
+        let mut numbers = text.words().map_while(|word| word.parse().ok());
+        let mut next = || numbers.next();
+        Some(Self {
+            ran: Duration::from_nanos(next()?),
+            waited: Duration::from_nanos(next()?),
+            runs: next()?,
+        })
+    }
 }
 
-fn number(tid: i32, n: usize) -> Option<u64> {
-    word(&std::fs::read_to_string(path(tid)).ok()?, n)
-}
-
-fn nth(tid: i32, n: usize) -> Option<Duration> {
-    number(tid, n).map(Duration::from_nanos)
+/// What the kernel has counted of a thread until now; nothing where it doesn't tell.
+pub(crate) fn counts(tid: i32) -> Option<Counts> {
+    Counts::of(&procfs::read(tid, "schedstat")?)
 }
 
 /// What a thread has run, by its own clock: one system call, where a file takes four. It stays the same while the thread waits.
@@ -35,37 +49,23 @@ pub(crate) fn clock(_tid: i32) -> Option<Duration> {
 }
 
 /// How long one thread has been ready and waited for a processor, asked again and again.
-pub(crate) struct Waits {
-    tid: i32,
-    #[cfg(unix)]
-    file: Option<std::fs::File>,
-}
+pub(crate) struct Waits(Option<File>);
 
 impl Waits {
     pub(crate) fn of(tid: i32) -> Self {
-        Self {
-            tid,
-            #[cfg(unix)]
-            file: std::fs::File::open(path(tid)).ok(),
-        }
+        Self(procfs::open(tid, "schedstat"))
     }
 
+    #[cfg(unix)]
     pub(crate) fn so_far(&self) -> Duration {
-        #[cfg(unix)]
-        if let Some(file) = &self.file {
-            use std::os::unix::fs::FileExt as _;
-            let mut buffer = [0; 96];
-            let read = file.read_at(&mut buffer, 0).unwrap_or(0);
-            let text = buffer.get(..read).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("");
-            return word(text, 1).map_or(Duration::ZERO, Duration::from_nanos);
-        }
-        waited(self.tid).unwrap_or_default()
+        let counts = self.0.as_ref().and_then(Text::again).and_then(|text| Counts::of(&text));
+        counts.unwrap_or_default().waited
     }
-}
-
-/// How often the thread has been given a processor.
-pub(crate) fn runs(tid: i32) -> Option<u64> {
-    number(tid, 2)
+    #[cfg(not(unix))]
+    pub(crate) fn so_far(&self) -> Duration {
+        let _ = &self.0; // nothing was opened
+        Duration::ZERO
+    }
 }
 
 /// Whether this process has the thread.
@@ -73,46 +73,35 @@ pub(crate) fn exists(tid: i32) -> bool {
     std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
 }
 
-/// How long the thread has run.
-pub(crate) fn ran(tid: i32) -> Option<Duration> {
-    nth(tid, 0)
-}
-
-/// How long the thread has been ready and waited for a processor.
-pub(crate) fn waited(tid: i32) -> Option<Duration> {
-    nth(tid, 1)
-}
-
 /// Whether the thread waits for something else than a processor, now.
 pub(crate) fn sleeps(tid: i32) -> bool {
+    let Some(text) = procfs::read(tid, "stat") else { return false };
     // "1234 (name, which may hold anything) S ..": the letter behind the last bracket.
-    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap_or_default();
-    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    matches!(state, Some('S' | 'D'))
+    let mut parts = text.bytes().rsplitn(2, |byte| *byte == b')');
+    let state = parts.next().map(<[u8]>::trim_ascii_start);
+    parts.next().is_some() && matches!(state, Some([b'S' | b'D', ..]))
 }
 
 /// What a thread has done until a moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     at: Instant,
-    ran: Duration,
-    waited: Duration,
-    sleeps: bool,
+    pub counts: Counts,
+    pub sleeps: bool,
 }
 
 impl Spent {
     pub(crate) fn of(tid: i32) -> Self {
-        let (ran, waited, sleeps) =
-            (ran(tid).unwrap_or_default(), waited(tid).unwrap_or_default(), sleeps(tid));
-        Self { at: Instant::now(), ran, waited, sleeps }
+        let (counts, sleeps) = (counts(tid).unwrap_or_default(), sleeps(tid));
+        Self { at: Instant::now(), counts, sleeps }
     }
 
     /// How much of the time since `before`, of which at most `sure` surely passed, the thread spent in its poll: without its
     /// waits for a processor. The kernel counts a wait when it is over, so of a thread that is ready only what it ran counts.
     pub(crate) fn since(self, before: Self, sure: Duration) -> Duration {
         let full = self.at - before.at;
-        let ran = self.ran.saturating_sub(before.ran).min(full);
-        let waited = self.waited.saturating_sub(before.waited);
+        let ran = self.counts.ran.saturating_sub(before.counts.ran).min(full);
+        let waited = self.counts.waited.saturating_sub(before.counts.waited);
         if self.sleeps { ran.max(sure.min(full).saturating_sub(waited)) } else { ran }
     }
 }
@@ -137,7 +126,8 @@ mod tests {
     fn spent(at: u32, ran: u32, waited: u32, sleeps: bool) -> Spent {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let start = *START.get_or_init(Instant::now);
-        Spent { at: start + MS * at, ran: MS * ran, waited: MS * waited, sleeps }
+        let counts = Counts { ran: MS * ran, waited: MS * waited, runs: 0 };
+        Spent { at: start + MS * at, counts, sleeps }
     }
 
     #[test]

@@ -56,8 +56,6 @@ pub(crate) struct Pools {
     jobs: HashMap<i32, (u64, Duration)>,
     /// By the runtime's number.
     asked: HashMap<u64, Asked>,
-    /// Of all attached runtimes.
-    workers: usize,
 }
 
 struct Asked {
@@ -88,13 +86,13 @@ impl Pools {
         let runtimes = busy::numbered();
         self.asked.retain(|number, _| runtimes.iter().any(|(other, _)| other == number));
         // A worker is a job itself, one that doesn't end.
-        self.workers = runtimes.iter().map(|(_, handle)| workers(handle)).sum();
+        let workers: usize = runtimes.iter().map(|(_, handle)| workers(handle)).sum();
         for (number, handle) in runtimes {
             let is_due = match self.asked.get_mut(&number) {
                 None => true,
                 Some(asked) => asked.step(credit, limit),
             };
-            if is_due && long > self.workers && !limit.is_zero() {
+            if is_due && long > workers && !limit.is_zero() {
                 let state = Arc::new(AtomicU8::new(QUEUED));
                 let canary = Canary(Arc::clone(&state));
                 // tokio panics where the system has no thread for it.
@@ -125,10 +123,10 @@ impl Pools {
 }
 
 impl Pools {
-    /// Whether no job is under way but the workers' own, and none of ours waits.
+    /// Whether no job of ours waits.
     pub(crate) fn rest(&self) -> bool {
         let waits = |asked: &Asked| asked.told.is_some() || asked.state.load(Acquire) == QUEUED;
-        self.jobs.len() <= self.workers && !self.asked.values().any(waits)
+        !self.asked.values().any(waits)
     }
 }
 
@@ -173,7 +171,7 @@ fn may_begin(threads: &[(ThreadInfo, Option<Seen>)], jobs: &HashMap<i32, (u64, D
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|tid| !jobs.contains_key(tid) && !polls(*tid));
     // One that has just been made has the name of its maker until it gives itself its own.
-    let is_new = |tid| cpu::runs(tid).is_none_or(|runs| runs <= 1);
+    let is_new = |tid| cpu::counts(tid).is_none_or(|counts| counts.runs <= 1);
     others.any(|tid| !cpu::sleeps(tid) && (is_new(tid) || names.contains(&cpu::name(tid))))
 }
 

@@ -1,5 +1,5 @@
-//! Threads that poll nothing, and workers that are all parked: while that goes on a sample of the watchdog's looks at each thread's
-//! words alone, so that a program that waits isn't kept awake.
+//! Threads that poll nothing, and workers that are all parked: while that goes on most samples of the watchdog's look at each thread's
+//! words alone. After a long sleep of the processor it is code and data that were touched which cost.
 
 use super::super::heap::{self, ThreadInfo};
 use super::proof::Seen;
@@ -13,18 +13,15 @@ pub(super) struct Rest {
     samples: u32,
 }
 
-/// After so many samples at rest all is looked at.
-const RESTS: u32 = 4;
+/// Every so many samples all is looked at.
+const RESTS: u32 = 3;
 
 impl Rest {
-    pub(super) fn begin(&mut self, at_rest: bool, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
-        if !at_rest || threads.iter().any(|(_, seen)| seen.is_none_or(|seen| seen.budget.is_some())) {
-            threads.clear();
-        }
+    pub(super) fn begin(&mut self, threads: Vec<(ThreadInfo, Option<Seen>)>) {
         *self = Self { threads, samples: 1 };
     }
 
-    /// Whether the same threads still poll nothing. `leave_out` says which don't count.
+    /// Whether the same threads still poll nothing, and it isn't time yet to look at all. `leave_out` says which don't count.
     pub(super) fn goes_on(&mut self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
         if self.threads.is_empty() || self.samples == RESTS {
             return false;

@@ -458,7 +458,7 @@ fn others() -> Option<Vec<Sleeper>> {
         if tid == me || cpu::name(tid).starts_with("thread birthmark-") {
             continue;
         }
-        let runs = cpu::runs(tid)?;
+        let runs = cpu::counts(tid)?.runs;
         if !cpu::sleeps(tid) {
             return None;
         }

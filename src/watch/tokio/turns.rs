@@ -25,6 +25,8 @@ use super::{cpu, next_case, words_of_time};
 const ASKED: usize = 2;
 /// A thread that was looked at and is in no driver is left alone for so long at first, and twice as long each time.
 const PAUSE: Duration = Duration::from_secs(10);
+/// A thread that was in no wait for so many limits is looked at though nothing proves one turn.
+const UNPROVED: u32 = 3;
 
 /// What is known of each thread that polls nothing.
 #[derive(Default)]
@@ -42,6 +44,8 @@ struct Turn {
     /// The sample of the counters since which its time is counted.
     since: u64,
     spent: Duration,
+    /// For how long it hasn't been seen waiting, in one turn or in many.
+    long: Duration,
     /// How often it had had a processor when it sat in the system call that it is still in.
     runs: Option<u64>,
     told: Option<Told>,
@@ -50,8 +54,15 @@ struct Turn {
     next_pause: Duration,
 }
 
-/// The number of the report, once it is written; 0: not.
+/// What its stack told, by name: the number of the report, or one of these.
 struct Told(Arc<AtomicU64>);
+
+/// Nobody has looked at it yet.
+const ASKS: u64 = 0;
+/// It is in no driver.
+const NO_DRIVER: u64 = u64::MAX;
+/// It is in a driver, perhaps in one turn after another.
+const TURNS: u64 = u64::MAX - 1;
 
 impl Turn {
     /// It waits for events, or polls something.
@@ -59,13 +70,15 @@ impl Turn {
         if let Some(told) = self.told.take() {
             let took = self.spent;
             closed();
-            reporter::later(Box::new(move || {
-                let number = told.0.load(Relaxed);
-                (number != 0).then(|| over_words(number, took, limit))
-            }));
-            (self.pause, self.next_pause) = Default::default();
+            if told.0.load(Relaxed) != NO_DRIVER {
+                (self.pause, self.next_pause) = Default::default();
+                reporter::later(Box::new(move || {
+                    let number = told.0.load(Relaxed);
+                    (![ASKS, NO_DRIVER, TURNS].contains(&number)).then(|| over_words(number, took, limit))
+                }));
+            }
         }
-        (self.before, self.spent, self.runs) = (None, Duration::ZERO, None);
+        (self.before, self.spent, self.long, self.runs) = Default::default();
     }
 }
 
@@ -113,9 +126,10 @@ impl Turns {
             // Threads of our own drive nothing, and answer no signal.
             let ours = || cpu::name(tid).contains("birthmark-");
             if !waits && !ours() {
-                turn.before = Some(cpu::Spent::of(tid));
+                let now = cpu::Spent::of(tid);
+                turn.before = Some(now);
                 turn.since = busy.samples();
-                turn.runs = cpu::runs(tid).filter(|_| cpu::sleeps(tid));
+                turn.runs = now.sleeps.then_some(now.counts.runs);
             }
         }
         self.next = self.next.wrapping_add(ASKED);
@@ -148,16 +162,27 @@ impl Turn {
         }
         let now = cpu::Spent::of(info.tid);
         self.spent += self.before.replace(now).map_or(Duration::ZERO, |before| now.since(before, credit));
-        if self.runs.is_some() && cpu::runs(info.tid) != self.runs {
+        if self.runs.is_some_and(|runs| runs != now.counts.runs) {
             self.runs = None;
         }
-        if self.told.is_some() {
-            return;
+        match self.told.as_ref().map(|told| told.0.load(Relaxed)) {
+            // Left alone while it is paused, and then asked anew.
+            Some(NO_DRIVER) => return self.over(limit),
+            Some(TURNS) => {
+                self.told = None;
+                closed();
+                (self.pause, self.next_pause, self.long) = Default::default();
+            }
+            Some(_) => return,
+            None => {}
         }
+        self.long += credit;
         if self.runs.is_none() && !busy.all_parked(self.since) {
             (self.spent, self.since) = (Duration::ZERO, busy.samples()); // it began later, if it is one
         }
-        if self.spent <= limit || !self.pause.is_zero() {
+        // Of a thread that is in no driver nothing else may ever prove it.
+        let is_one = self.spent > limit;
+        if !is_one && self.long <= limit * UNPROVED || !self.pause.is_zero() {
             return;
         }
         let Some(stuck) = look(info.tid) else {
@@ -175,11 +200,14 @@ impl Turn {
         let thread = cpu::name(info.tid);
         let test = heap::hold(info.slot).map_or(0, |held| held.published().test());
         reporter::later(Box::new(move || {
-            is_driver(&heap::names(&stuck.stack)).then(|| {
-                let number = next_case();
-                written.store(number, Relaxed);
-                words(number, took, limit, thread, stuck).of_test(test)
-            })
+            let is_driver = is_driver(&heap::names(&stuck.stack));
+            let number = match (is_driver, is_one) {
+                (true, true) => next_case(),
+                (true, false) => TURNS,
+                (false, _) => NO_DRIVER,
+            };
+            written.store(number, Relaxed);
+            (is_driver && is_one).then(|| words(number, took, limit, thread, stuck).of_test(test))
         }));
     }
 }

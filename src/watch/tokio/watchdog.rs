@@ -17,6 +17,7 @@ use super::super::poll::{Current, Published};
 use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
+use super::pace::{Pace, step_of};
 use super::proof::{Act, Seen, Track};
 use super::rest::Rest;
 use super::{cell, cpu, hooks, next_case, say, words};
@@ -55,16 +56,15 @@ pub(crate) fn settle() {
 /// The process that has a watchdog, else 0.
 static OF: AtomicU32 = AtomicU32::new(0);
 
-/// Of what a clock says of a span that began at this count of [`clock::sure`], what surely passed: the process may have been stopped
+/// Of what a clock says of a span that began when [`clock::unsure`] said this, what surely passed: the process may have been stopped
 /// meanwhile. All of it in a process without a watchdog.
-pub(crate) fn surely(seen: Duration, began: u64) -> Duration {
+pub(crate) fn surely(seen: Duration, unsure: u64) -> Duration {
     if OF.load(Acquire) != crate::sys::process_id() {
         return seen;
     }
-    // What passed since the last sample isn't counted yet.
-    let sure = Duration::from_nanos(clock::sure().saturating_sub(began)) + step_of(switch::limit());
-    // A sleep lasts a little longer than asked, which isn't counted at all.
-    if seen.saturating_sub(sure) <= seen / 10 { seen } else { sure }
+    let unsure = clock::unsure_since(unsure);
+    // A sleep lasts a little longer than asked, which isn't sure.
+    if unsure <= seen / 10 { seen } else { seen.saturating_sub(unsure) }
 }
 
 /// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
@@ -72,19 +72,17 @@ pub(crate) fn surely(seen: Duration, began: u64) -> Duration {
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 pub(super) struct Stopwatch {
     since: Instant,
-    sure: u64,
+    unsure: u64,
 }
 
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 impl Stopwatch {
     pub(super) fn begin() -> Self {
-        Self { since: Instant::now(), sure: clock::sure() }
+        Self { since: Instant::now(), unsure: clock::unsure() }
     }
 
     pub(super) fn passed(self) -> Duration {
-        let sure = Duration::from_nanos(clock::sure().saturating_sub(self.sure));
-        // What passed since the last sample isn't counted yet.
-        self.since.elapsed().min(sure + step_of(switch::limit()))
+        self.since.elapsed().saturating_sub(clock::unsure_since(self.unsure))
     }
 }
 
@@ -99,6 +97,7 @@ pub(crate) fn ensure() {
         return;
     }
     clock::begin();
+    clock::looked(Duration::ZERO, step_of(switch::limit()));
     if !spawn_ours("birthmark-watch", run) {
         OF.store(0, Release);
     }
@@ -117,11 +116,6 @@ fn run() {
             return;
         }
     }
-}
-
-/// A tenth of the limit, not under 5 ms, so that a poll of 1.3 limits is always told.
-fn step_of(limit: Duration) -> Duration {
-    (limit / 10).max(Duration::from_millis(5))
 }
 
 /// What is kept of a thread between samples.
@@ -146,7 +140,30 @@ struct Watched {
     ran: Duration,
     /// The first sample of workers after that.
     seen_at: u64,
+    /// When it was last seen in no such poll.
+    idle: Option<Idle>,
     here: bool,
+}
+
+/// A thread that is in no poll that tells of itself.
+struct Idle {
+    /// What it had run; while it runs no further nothing else changes either.
+    ran: Option<Duration>,
+    waited: Duration,
+}
+
+impl Watched {
+    /// The thread is in no poll that tells of itself.
+    fn idles(&mut self, tid: i32) {
+        if self.seen == 0 {
+            return; // it has never been in one
+        }
+        let ran = cpu::clock(tid);
+        if ran.is_none() || self.idle.as_ref().is_none_or(|idle| idle.ran != ran) {
+            let waited = cpu::counts(tid).unwrap_or_default().waited;
+            self.idle = Some(Idle { ran, waited });
+        }
+    }
 }
 
 struct Case {
@@ -187,7 +204,10 @@ struct Watchdog {
     own_waits: cpu::Waits,
     /// Nothing where it wasn't asked at the last sample.
     own_waited: Option<Duration>,
+    pace: Pace,
     rest: Rest,
+    /// What the poll that is next to it still lacks to the limit.
+    due: Option<Duration>,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
     /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
@@ -212,7 +232,9 @@ impl Watchdog {
             next: now,
             own_tid,
             own_waited: Some(own_waits.so_far()),
+            pace: Pace::default(),
             rest: Rest::default(),
+            due: None,
             own_waits,
             looker: None,
             threads: HashMap::new(),
@@ -237,31 +259,36 @@ impl Watchdog {
     fn step(&mut self) {
         let limit = switch::limit();
         let step = step_of(limit);
-        self.next += step;
+        let pause = self.pace.pause(limit, self.due.take());
+        self.next += pause;
         let now = Instant::now();
         if self.next < now {
-            self.next = now + step;
+            self.next = now + pause;
         }
         // What this thread did meanwhile, and then slept as asked, surely passed, and what it waited for a processor: not more, since
         // the process may have been stopped, the machine suspended. What it did is little but where it waits itself, for an answer.
         let sure = (now - self.last).min(limit / 2) + (self.next - now);
+        clock::looked(Duration::ZERO, self.next - now);
         std::thread::sleep(self.next - now);
         let now = Instant::now();
-        clock::limit_changed(switch::limit()); // it may have been changed meanwhile
-        let rests =
-            self.rest.goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
+        let rests = self.pace == Pace::Rests
+            && self
+                .rest
+                .goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
         let own = (!rests).then(|| self.own_waits.so_far());
         let waited =
             own.zip(self.own_waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
         let sure = sure + waited;
-        let credit = (now - self.last).min(sure);
-        clock::passed_surely(credit);
+        let gap = now - self.last;
+        let credit = gap.min(sure);
+        clock::looked(gap - credit, step);
         self.own_waited = own;
         self.last = now;
         SAMPLES.fetch_add(1, AcqRel);
         if rests {
             return;
         }
+        clock::limit_changed(switch::limit()); // it may have been changed meanwhile
         let mut infos = Vec::new();
         heap::threads(&mut |info| infos.push(info));
         for watched in self.threads.values_mut() {
@@ -269,14 +296,16 @@ impl Watchdog {
         }
         let mut busy = Vec::new();
         let mut exact = Vec::new();
+        let mut polls = false;
         for info in infos {
             if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
                 continue;
             }
-            let (seen, is_exact) = self.thread(info, now - self.start, sure, limit, step);
-            if is_exact {
+            let (seen, current) = self.thread(info, now - self.start, sure, limit, step);
+            if current.is_some_and(|current| current.hooked != 0) {
                 exact.push(info.tid);
             }
+            polls |= current.is_some() || seen.is_some_and(|seen| seen.budget.is_some());
             busy.push((info, seen));
         }
         self.threads.retain(|_, w| {
@@ -295,14 +324,18 @@ impl Watchdog {
         self.busy.step(credit, limit, !(id && budget) || self.coop_off, &guessed, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
-        let at_rest = self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
+        let at_rest = !polls
+            && self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
             && self.busy.rests()
             && self.turns.rest()
             && self.pools.rest();
-        self.rest.begin(at_rest, busy);
+        self.pace = self.pace.after(at_rest);
+        if at_rest {
+            self.rest.begin(busy);
+        }
     }
 
-    /// Samples one thread: what it polls, and whether a hook of tokio's times that.
+    /// Samples one thread: what it polls, and the poll that it tells of itself.
     fn thread(
         &mut self,
         info: ThreadInfo,
@@ -310,7 +343,7 @@ impl Watchdog {
         sure: Duration,
         limit: Duration,
         step: Duration,
-    ) -> (Option<Seen>, bool) {
+    ) -> (Option<Seen>, Option<Current>) {
         let watched = self.threads.entry((info.slot, info.tid)).or_default();
         watched.here = true;
         // Before the words are read: what is counted had passed by then.
@@ -323,15 +356,18 @@ impl Watchdog {
             _ => Duration::ZERO,
         };
         let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else {
-            return (None, false);
+            return (None, None);
         };
         let published = held.published();
         if published.is_ours() && watched.case.is_none() {
             (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
-            return (None, false);
+            return (None, None);
         }
         let current = published.current();
         let seen = words::read(&held);
+        if current.is_none() {
+            watched.idles(info.tid);
+        }
         let current = current
             .filter(|current| !hosts(published, current, seen))
             .filter(|current| goes_on(current, seen));
@@ -349,7 +385,7 @@ impl Watchdog {
             } else {
                 watched.track.missed(at);
             }
-            return (Some(seen), false);
+            return (Some(seen), None);
         }
         drop(held);
         if let Act::Over { exact } = act
@@ -357,11 +393,17 @@ impl Watchdog {
         {
             case.over(exact, watched.took, limit);
         }
+        if let Some(proof) = watched.track.proof()
+            && watched.case.is_none()
+        {
+            due(&mut self.due, limit, proof.seen);
+        }
         if act == Act::Judge {
             let allocated = info.allocated.saturating_sub(watched.allocated);
             judge_proof(watched, &mut self.looker, &self.busy, info, allocated, limit, step);
         }
         if let Some(current) = current {
+            due(&mut self.due, limit, clock::span(current.ticks));
             judge_published(
                 watched,
                 &mut self.looker,
@@ -373,7 +415,14 @@ impl Watchdog {
                 seen.map_or(current.hooked, |s| s.id),
             );
         }
-        (seen, current.is_some_and(|current| current.hooked != 0))
+        (seen, current)
+    }
+}
+
+/// Notes what a poll that has taken so long still lacks to the limit, where that is least.
+fn due(least: &mut Option<Duration>, limit: Duration, took: Duration) {
+    if let Some(lacks) = limit.checked_sub(took).filter(|lacks| !lacks.is_zero()) {
+        *least = Some(least.map_or(lacks, |least| least.min(lacks)));
     }
 }
 
@@ -461,20 +510,22 @@ fn judge_published(
     limit: Duration,
     id: u64,
 ) {
-    let delay = cpu::waited(info.tid).unwrap_or_default();
-    let waited = delay.saturating_sub(published.note_wait(delay));
-    let ran = cpu::ran(info.tid).unwrap_or_default();
     if watched.seen != current.since {
-        (watched.seen, watched.ran, watched.seen_at) = (current.since, ran, busy.samples() + 1);
+        let now = cpu::counts(info.tid).unwrap_or_default();
+        // What it waited before it was seen counts from when it was seen in none: a little too much rather than too little.
+        published.note_wait(watched.idle.take().map_or(now.waited, |idle| idle.waited));
+        (watched.seen, watched.ran, watched.seen_at) = (current.since, now.ran, busy.samples() + 1);
     }
     if limit.is_zero() || clock::quick(current.ticks) {
         return;
     }
+    let now = cpu::Spent::of(info.tid);
+    let waited = now.counts.waited.saturating_sub(published.note_wait(now.counts.waited));
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
-    let seen = if cpu::sleeps(info.tid) {
-        surely(clock::span(current.ticks), current.sure)
+    let seen = if now.sleeps {
+        surely(clock::span(current.ticks), current.unsure)
     } else {
-        ran.saturating_sub(watched.ran) + waited
+        now.counts.ran.saturating_sub(watched.ran) + waited
     };
     let facts = PollFacts { seen, waited, maybe_two: false, step: Duration::ZERO };
     let Some(verdict) = SlowCallback::judge(&facts, limit) else { return };
