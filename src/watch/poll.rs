@@ -264,7 +264,6 @@ fn begins(slot: &Slot, waker: usize, made: usize, hooked: u64) {
     p.case.store(0, Relaxed);
     p.waited.store(0, Relaxed);
     p.told.store(0, Relaxed);
-    p.unsure.store(clock::unsure(), Relaxed);
     p.host.store(false, Relaxed);
 }
 
@@ -284,6 +283,7 @@ pub(crate) fn enter(
     let task = line().task.get();
     begins(slot, waker as usize, std::ptr::from_ref(made) as usize, 0);
     let since = clock::ticks();
+    p.unsure.store(clock::unsure(since), Relaxed);
     if let Some(place) = place {
         let host = as_place(outer.place);
         place.begins(since, waker as usize, host);
@@ -313,6 +313,7 @@ pub(crate) fn enter_hooked(id: u64, place: Option<&'static Place>) -> Option<Ent
     let task = line().task.get();
     begins(slot, 0, place.map_or(0, Place::made), id);
     let since = clock::ticks();
+    p.unsure.store(clock::unsure(since), Relaxed);
     if let Some(place) = place {
         place.begins_hooked(since);
     }

@@ -199,9 +199,9 @@ impl Busy {
         }
     }
 
-    /// Whether every worker was parked at the last sample.
-    pub(crate) fn rests(&self) -> bool {
-        self.all.iter().all(|s| s.worker.parks % 2 == 1)
+    /// Whether every worker was parked at the last sample, or hasn't moved for long: it has ended, or nobody runs its runtime now.
+    pub(crate) fn rests(&self, limit: Duration) -> bool {
+        self.all.iter().all(|s| s.worker.parks % 2 == 1 || s.for_long > limit * 10)
     }
 
     /// The number of the last sample.

@@ -33,7 +33,7 @@ pub(crate) fn counts(tid: i32) -> Option<Counts> {
     Counts::of(&procfs::read(tid, "schedstat")?)
 }
 
-/// What a thread has run, by its own clock: one system call, where a file takes four. It stays the same while the thread waits.
+/// What a thread has run, by its own clock: one system call, where a file takes three. It stays the same while the thread waits.
 #[cfg(native)]
 pub(crate) fn clock(tid: i32) -> Option<Duration> {
     // The kernel's own way to name a thread's clock (`CPUCLOCK_SCHED`, for one thread), which `pthread_getcpuclockid` makes, too.
@@ -92,8 +92,9 @@ pub(crate) struct Spent {
 
 impl Spent {
     pub(crate) fn of(tid: i32) -> Self {
-        let (counts, sleeps) = (counts(tid).unwrap_or_default(), sleeps(tid));
-        Self { at: Instant::now(), counts, sleeps }
+        // In this order: of a thread that sleeps every wait is counted.
+        let (sleeps, at) = (sleeps(tid), Instant::now());
+        Self { at, counts: counts(tid).unwrap_or_default(), sleeps }
     }
 
     /// How much of the time since `before`, of which at most `sure` surely passed, the thread spent in its poll: without its

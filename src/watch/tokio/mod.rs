@@ -33,12 +33,12 @@
 //! | where it waits, its `.await`s | no | with tracing on | no |
 //! | its start and end, by `BIRTHMARK_REPORT=level=debug` | no | yes | yes |
 //!
-//! A watchdog looks ten times in a limit at what each thread polls, and while nothing is polled 25 times a second: a poll that blocks for
-//! 1.3 limits is told while it does, one that begins while the whole program waits from 1.5 limits on. (What is wrapped or has hooks is
-//! told of any length over the limit, at its end.)
+//! A watchdog looks ten times in a limit at what each thread polls (every 5 ms at most), and every 40 ms while nothing is polled: a poll
+//! that blocks for 1.3 limits is told while it does, one that begins while the whole program waits, of 1.5. (What is wrapped or has
+//! hooks is told of any length over the limit, at its end.)
 //!
-//! Times leave out what the thread waited for a processor since the watchdog saw the poll, and what the process was stopped, where
-//! that was more than a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first
+//! Times leave out what the thread waited for a processor since the watchdog saw the poll, or saw the thread in none before, and what
+//! the process was stopped, where that was more than 40 ms and a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first
 //! column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped. `birthmark::tokio::hooks` is for programs that
 //! have hooks of their own.
 //!

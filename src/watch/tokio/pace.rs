@@ -1,9 +1,9 @@
-//! How long the watchdog sleeps between two samples: a tenth of the limit, and while nothing is polled four times as long, so that a
-//! program that waits isn't kept awake. Pure.
+//! How long the watchdog sleeps between two samples: a tenth of the limit, and longer while nothing is polled, so that a program that
+//! waits isn't kept awake. Pure.
 
 use std::time::Duration;
 
-/// At rest not longer, whatever the limit.
+/// At rest no sleep is made longer than this.
 const REST: Duration = Duration::from_millis(40);
 /// A sample that is to find a poll over its limit comes so much later.
 const AFTER: Duration = Duration::from_millis(1);
@@ -21,7 +21,7 @@ pub(super) enum Pace {
 }
 
 /// A tenth of the limit, not under 5 ms: with two looks at a poll before its time counts, one of 1.3 limits is always told, and one
-/// that begins while all rest, of 1.5.
+/// that begins while all rest, of 1.5, where the limit is 50 ms or more.
 pub(super) fn step_of(limit: Duration) -> Duration {
     (limit / 10).max(Duration::from_millis(5))
 }
@@ -39,7 +39,7 @@ impl Pace {
     pub(super) fn pause(self, limit: Duration, due: Option<Duration>) -> Duration {
         let step = step_of(limit);
         match self {
-            Self::Rests => (step * 4).min(REST).max(step),
+            Self::Rests => (limit * 4 / 10).min(REST).max(step),
             Self::Begins => step / 5,
             Self::Works => due.map_or(step, |due| (due + AFTER).clamp(step / 5, step)),
         }
@@ -92,6 +92,7 @@ mod tests {
     fn at_rest_there_are_few_samples_and_a_long_limit_has_none_more() {
         assert_eq!(Pace::Rests.pause(MS * 100, None), MS * 40);
         assert_eq!(Pace::Rests.pause(MS * 50, None), MS * 20);
+        assert_eq!(Pace::Rests.pause(MS * 10, None), MS * 5);
         assert_eq!(Pace::Rests.pause(MS * 1000, None), MS * 100);
     }
 

@@ -17,7 +17,11 @@ pub(super) struct Rest {
 const RESTS: u32 = 3;
 
 impl Rest {
-    pub(super) fn begin(&mut self, threads: Vec<(ThreadInfo, Option<Seen>)>) {
+    pub(super) fn begin(&mut self, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
+        // What a thread polls isn't known: there are only counters to look at.
+        if threads.iter().any(|(_, seen)| seen.is_none()) {
+            threads.clear();
+        }
         *self = Self { threads, samples: 1 };
     }
 

@@ -70,11 +70,15 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
         let id = words::read(&held).map_or(0, |seen| seen.id);
         let poll = held.published().current().map(|current| current.since);
         drop(held);
-        // Somebody else may be asking a thread just now.
-        let looked = (0..3).find_map(|n| {
-            std::thread::sleep(std::time::Duration::from_millis(10 * n));
-            looker.look(info.tid, ANSWER)
-        });
+        // Somebody else may be asking a thread just now, or it is in a signal's handler still, SIGQUIT's for one, that nothing unwinds.
+        let mut looked = None;
+        for n in 0..3 {
+            std::thread::sleep(Duration::from_millis(10 * n));
+            looked = looker.look(info.tid, ANSWER).or(looked);
+            if looked.as_ref().is_some_and(|stuck| stuck.complete) {
+                break;
+            }
+        }
         let Some(stuck) = looked else { continue };
         let is_same = |since| {
             let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);

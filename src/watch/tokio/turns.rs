@@ -2,7 +2,7 @@
 //! busy. All I/O and all timers of the runtime wait meanwhile.
 //!
 //! No hook brackets a turn on stable tokio. A thread that polls nothing and isn't seen waiting for events, for longer than a poll
-//! may take, is looked at; its stack tells whether it is in the driver. One turn it is where the thread sat in one system
+//! may take, is looked at (for three times as long, where nothing proves one turn); its stack tells whether it is in the driver. One turn it is where the thread sat in one system
 //! call all the while, or where no worker of the attached runtimes left its park. A waker that waits for a lock isn't seen:
 //! an idle worker looks the same.
 
@@ -21,10 +21,13 @@ use super::proof::Seen;
 use super::watchdog::{closed, opened};
 use super::{cpu, next_case, words_of_time};
 
-/// So many threads that wait are asked in each step, in turn: what a question costs doesn't grow with their number.
+/// So many threads that wait are asked in each step, of so many whose clocks are read, in turn: what a step costs doesn't grow with
+/// their number.
 const ASKED: usize = 2;
-/// A thread that was looked at and is in no driver is left alone for so long at first, and twice as long each time.
+const READ: usize = 16;
+/// A thread that was looked at and is in no driver is left alone for so long at first, and twice as long each time, up to a minute.
 const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(60);
 /// A thread that was in no wait for so many limits is looked at though nothing proves one turn.
 const UNPROVED: u32 = 3;
 
@@ -108,19 +111,27 @@ impl Turns {
             turn.pause = turn.pause.saturating_sub(credit);
             if seen.is_none_or(|seen| seen.budget.is_some()) {
                 turn.over(limit);
+                // What polls tasks may drive, too.
+                (turn.pause, turn.next_pause) = Default::default();
             } else if turn.before.is_some() {
                 turn.see(info, credit, limit, busy, look);
             } else if turn.pause.is_zero() {
                 resting.push(info.tid);
             }
         }
-        for n in 0..ASKED.min(resting.len()) {
-            let tid = resting.get((self.next + n) % resting.len()).copied().unwrap_or_default();
+        let mut asked = 0;
+        for _ in 0..READ.min(resting.len()) {
+            if asked == ASKED {
+                break;
+            }
+            let tid = resting.get(self.next % resting.len()).copied().unwrap_or_default();
+            self.next = self.next.wrapping_add(1);
             let Some(turn) = self.all.get_mut(&tid) else { continue };
             let ran = cpu::clock(tid);
             if ran.is_some() && ran == turn.waits {
                 continue;
             }
+            asked += 1;
             let waits = at(tid).is_none_or(|at| matches!(at, At::Call(call) if is_wait(call)));
             turn.waits = ran.filter(|_| waits);
             // Threads of our own drive nothing, and answer no signal.
@@ -132,7 +143,6 @@ impl Turns {
                 turn.runs = now.sleeps.then_some(now.counts.runs);
             }
         }
-        self.next = self.next.wrapping_add(ASKED);
     }
 
     /// Whether no thread may be in a turn that is slow.
@@ -189,7 +199,7 @@ impl Turn {
             self.pause = limit; // it doesn't answer: others may ask meanwhile
             return;
         };
-        self.next_pause = (self.next_pause * 2).max(PAUSE);
+        self.next_pause = (self.next_pause * 2).clamp(PAUSE, LONGEST);
         self.pause = self.next_pause;
         if stuck.call.is_some_and(is_wait) {
             return self.over(limit);

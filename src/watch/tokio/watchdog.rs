@@ -78,13 +78,16 @@ pub(super) struct Stopwatch {
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 impl Stopwatch {
     pub(super) fn begin() -> Self {
-        Self { since: Instant::now(), unsure: clock::unsure() }
+        Self { since: Instant::now(), unsure: clock::unsure(clock::ticks()) }
     }
 
     pub(super) fn passed(self) -> Duration {
         self.since.elapsed().saturating_sub(clock::unsure_since(self.unsure))
     }
 }
+
+/// A sleep that lasts so much longer than asked is no sleep's own lateness.
+const LATE: Duration = Duration::from_millis(1);
 
 /// How long a thread may take to answer the signal.
 const ANSWER: Duration = Duration::from_millis(100);
@@ -97,8 +100,9 @@ pub(crate) fn ensure() {
         return;
     }
     clock::begin();
-    clock::looked(Duration::ZERO, step_of(switch::limit()));
+    clock::looked(Duration::ZERO, clock::ticks(), step_of(switch::limit()));
     if !spawn_ours("birthmark-watch", run) {
+        clock::unwatched();
         OF.store(0, Release);
     }
 }
@@ -110,6 +114,7 @@ fn run() {
             watchdog.step();
         }
         watchdog.end();
+        clock::unwatched();
         OF.store(0, Release);
         // Switched on again meanwhile, by somebody who still saw us?
         if !switch::on() || OF.compare_exchange(0, crate::sys::process_id(), AcqRel, Acquire).is_err() {
@@ -198,14 +203,17 @@ impl Case {
 
 struct Watchdog {
     start: Instant,
-    last: Instant,
+    /// The last sample, by both clocks.
+    last: (Instant, u64),
     next: Instant,
     own_tid: i32,
     own_waits: cpu::Waits,
-    /// Nothing where it wasn't asked at the last sample.
-    own_waited: Option<Duration>,
+    /// When it was last asked.
+    own_waited: Duration,
     pace: Pace,
     rest: Rest,
+    /// What surely passed since all was looked at.
+    credit: Duration,
     /// What the poll that is next to it still lacks to the limit.
     due: Option<Duration>,
     looker: Option<Looker>,
@@ -220,7 +228,8 @@ struct Watchdog {
 
 impl Watchdog {
     fn new() -> Self {
-        let now = Instant::now();
+        let last = clock::moment();
+        let now = last.0;
         let own_tid = heap::thread_id();
         let own_waits = cpu::Waits::of(own_tid);
         let mut gone = Vec::new();
@@ -228,12 +237,13 @@ impl Watchdog {
         gone.retain(|(_, tid)| !cpu::exists(*tid));
         Self {
             start: now,
-            last: now,
+            last,
             next: now,
             own_tid,
-            own_waited: Some(own_waits.so_far()),
+            own_waited: own_waits.so_far(),
             pace: Pace::default(),
             rest: Rest::default(),
+            credit: Duration::ZERO,
             due: None,
             own_waits,
             looker: None,
@@ -267,27 +277,30 @@ impl Watchdog {
         }
         // What this thread did meanwhile, and then slept as asked, surely passed, and what it waited for a processor: not more, since
         // the process may have been stopped, the machine suspended. What it did is little but where it waits itself, for an answer.
-        let sure = (now - self.last).min(limit / 2) + (self.next - now);
-        clock::looked(Duration::ZERO, self.next - now);
+        let sure = (now - self.last.0).min(limit / 2) + (self.next - now);
+        clock::looked(Duration::ZERO, self.last.1, sure);
         std::thread::sleep(self.next - now);
-        let now = Instant::now();
+        let last = clock::moment();
+        let now = last.0;
         let rests = self.pace == Pace::Rests
             && self
                 .rest
                 .goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
-        let own = (!rests).then(|| self.own_waits.so_far());
-        let waited =
-            own.zip(self.own_waited).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
-        let sure = sure + waited;
-        let gap = now - self.last;
+        let gap = clock::between(self.last, last);
+        let mut sure = sure;
+        if !rests || gap > sure + LATE {
+            let before = std::mem::replace(&mut self.own_waited, self.own_waits.so_far());
+            sure += self.own_waited.saturating_sub(before);
+        }
         let credit = gap.min(sure);
-        clock::looked(gap - credit, step);
-        self.own_waited = own;
-        self.last = now;
+        clock::looked(gap - credit, last.1, step);
+        self.last = last;
         SAMPLES.fetch_add(1, AcqRel);
+        self.credit += credit;
         if rests {
             return;
         }
+        let credit = std::mem::take(&mut self.credit);
         clock::limit_changed(switch::limit()); // it may have been changed meanwhile
         let mut infos = Vec::new();
         heap::threads(&mut |info| infos.push(info));
@@ -326,7 +339,7 @@ impl Watchdog {
         self.pools.step(credit, limit, &busy, &mut look);
         let at_rest = !polls
             && self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
-            && self.busy.rests()
+            && self.busy.rests(limit)
             && self.turns.rest()
             && self.pools.rest();
         self.pace = self.pace.after(at_rest);
@@ -360,7 +373,7 @@ impl Watchdog {
         };
         let published = held.published();
         if published.is_ours() && watched.case.is_none() {
-            (watched.track, watched.spent, watched.seen) = (Track::default(), None, 0);
+            (watched.track, watched.spent, watched.seen, watched.idle) = Default::default();
             return (None, None);
         }
         let current = published.current();
@@ -513,7 +526,8 @@ fn judge_published(
     if watched.seen != current.since {
         let now = cpu::counts(info.tid).unwrap_or_default();
         // What it waited before it was seen counts from when it was seen in none: a little too much rather than too little.
-        published.note_wait(watched.idle.take().map_or(now.waited, |idle| idle.waited));
+        let idle = watched.idle.take().map_or(now.waited, |idle| idle.waited);
+        published.note_wait(idle.max(now.waited.saturating_sub(clock::span(current.ticks))));
         (watched.seen, watched.ran, watched.seen_at) = (current.since, now.ran, busy.samples() + 1);
     }
     if limit.is_zero() || clock::quick(current.ticks) {
