@@ -19,14 +19,14 @@
 //! birthmark: slow-callback: the poll of task 47 ended after at least 379 ms, limit 100 ms (#1)
 //!
 //! 2. A wrapped task computes
-//! birthmark: slow-callback: task 49 `stuck::render` has been in one poll for 109 ms, limit 100 ms, and is still stuck (#2)
-//!   stuck in   stuck::render::{{closure}}  examples/stuck.rs:76  thread tokio-rt-worker
+//! birthmark: slow-callback: task 49 `stuck::render` has been in one poll for 103 ms, limit 100 ms, and is still stuck (#2)
+//!   stuck in   stuck::render::{{closure}}  examples/stuck.rs:77  thread tokio-rt-worker
 //!   state      computing; 0 B allocated meanwhile
 //!   watched    examples/stuck.rs:125
 //!   spawned    stuck::main::{{closure}}  examples/stuck.rs:125
 //!              stuck::main               examples/stuck.rs:117
 //!   help       use `spawn_blocking` for what computes long, or `tokio::task::yield_now` in between
-//! birthmark: slow-callback: one poll of task 49 took 119 ms, limit 100 ms; it allocated 0 B (#2): ended
+//! birthmark: slow-callback: one poll of task 49 took 442 ms, limit 100 ms; it allocated 0 B (#2): ended
 //!
 //! 3. Another executor's block_on
 //! birthmark: slow-callback: task 50 `stuck::ask` has been in one poll for at least 109 ms, limit 100 ms, and is still stuck (#3)
@@ -73,7 +73,7 @@ async fn handle() {
 /// Mistake 2: no `.await` for a long while.
 async fn render() -> u64 {
     let (mut page, mut pixel) = (0, 0_u64);
-    while pixel < 200_000_000 {
+    while pixel < 600_000_000 {
         pixel += 1;
         page ^= pixel >> 3;
     }

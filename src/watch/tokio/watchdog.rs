@@ -140,7 +140,7 @@ struct Watched {
     /// The wrapped poll that was told, by its beginning, and its report.
     wrapped: u64,
     wrapped_case: Option<Case>,
-    /// The wrapped poll that was seen last, and what the thread had run at first sight of it.
+    /// The wrapped poll that was seen last, and what the thread had run when it began, or at first sight of it.
     seen: u64,
     ran: Duration,
     /// The first sample of workers after that.
@@ -151,10 +151,22 @@ struct Watched {
 }
 
 /// A thread that is in no poll that tells of itself.
+#[derive(Clone, Copy)]
 struct Idle {
     /// What it had run; while it runs no further nothing else changes either.
     ran: Option<Duration>,
     waited: Duration,
+}
+
+impl Idle {
+    /// What the kernel had counted when a poll began that has lasted for `span` now: of what was counted meanwhile first the waits lie in
+    /// it, then what it ran, as far as there was time.
+    fn begun(self, now: cpu::Counts, span: Duration) -> cpu::Counts {
+        let waited = self.waited.max(now.waited.saturating_sub(span));
+        let left = span.saturating_sub(now.waited.saturating_sub(waited));
+        let ran = self.ran.unwrap_or(now.ran).max(now.ran.saturating_sub(left));
+        cpu::Counts { ran, waited, ..now }
+    }
 }
 
 impl Watched {
@@ -525,10 +537,9 @@ fn judge_published(
 ) {
     if watched.seen != current.since {
         let now = cpu::counts(info.tid).unwrap_or_default();
-        // What it waited before it was seen counts from when it was seen in none: a little too much rather than too little.
-        let idle = watched.idle.take().map_or(now.waited, |idle| idle.waited);
-        published.note_wait(idle.max(now.waited.saturating_sub(clock::span(current.ticks))));
-        (watched.seen, watched.ran, watched.seen_at) = (current.since, now.ran, busy.samples() + 1);
+        let begun = watched.idle.take().map_or(now, |idle| idle.begun(now, clock::span(current.ticks)));
+        published.note_wait(begun.waited);
+        (watched.seen, watched.ran, watched.seen_at) = (current.since, begun.ran, busy.samples() + 1);
     }
     if limit.is_zero() || clock::quick(current.ticks) {
         return;
@@ -601,4 +612,30 @@ fn spawned(id: u64, stuck: &Stuck, stack: (usize, usize), waker: usize) -> Optio
     }
     let cell = cell::on_stack(stuck.words.iter().copied(), stack, id).or_else(|| cell::among_blocks(id))?;
     heap::trace_of(cell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn counts(ran: u32, waited: u32) -> cpu::Counts {
+        cpu::Counts { ran: MS * ran, waited: MS * waited, runs: 0 }
+    }
+
+    fn begun(idle: (u32, u32), now: (u32, u32), span: u32) -> (Duration, Duration) {
+        let idle = Idle { ran: Some(MS * idle.0), waited: MS * idle.1 };
+        let begun = idle.begun(counts(now.0, now.1), MS * span);
+        (begun.ran, begun.waited)
+    }
+
+    #[test]
+    fn what_a_thread_ran_and_waited_before_a_poll_that_is_seen_late_isnt_the_polls() {
+        assert_eq!(begun((10, 5), (40, 5), 30), (MS * 10, MS * 5), "it ran all the while");
+        assert_eq!(begun((10, 5), (60, 5), 30), (MS * 30, MS * 5), "20 were before the poll");
+        assert_eq!(begun((10, 5), (30, 15), 30), (MS * 10, MS * 5), "and waited 10 of it");
+        assert_eq!(begun((10, 5), (60, 15), 30), (MS * 40, MS * 5), "of 50 it can't have run more than 20");
+        assert_eq!(begun((10, 5), (10, 95), 30), (MS * 10, MS * 65), "60 were waited before the poll");
+    }
 }
