@@ -325,8 +325,11 @@ fn told(
 ) -> Option<Warning> {
     let mut holding: Vec<Candidate> = candidates
         .into_iter()
-        // An idle worker polls nothing, whatever it waits in.
-        .filter(|c| holds_by(&heap::names(&c.stuck.stack), &c.stuck) == (Holds::Worker, true))
+        // An idle worker polls nothing, whatever it waits in; at the runtime's end it drops what is left.
+        .filter(|c| {
+            let names = heap::names(&c.stuck.stack);
+            holds_by(&names, &c.stuck) == (Holds::Worker, true) && !context::only_cancels(&names)
+        })
         .collect();
     if holding.is_empty() {
         return None;

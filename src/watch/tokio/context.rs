@@ -54,6 +54,17 @@ pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
     inside.iter().any(|n| n.function.as_deref().is_some_and(|f| f.contains("tokio::runtime::task::")))
 }
 
+/// Whether tasks are being dropped there that a runtime cancels at its end, and nothing of the program's is at work in it.
+pub(crate) fn only_cancels(stack: &[Named]) -> bool {
+    let is = |n: &Named| {
+        let tokio = n.package.as_deref() == Some("tokio")
+            || n.function.as_deref().is_some_and(|f| f.contains("tokio::"));
+        tokio && n.function.as_deref().is_some_and(|f| f.contains("cancel_task"))
+    };
+    let cancels = stack.iter().position(is);
+    cancels.is_some_and(|n| !stack.iter().take(n).any(|named| named.user))
+}
+
 /// The `block_on` of another executor that the poll is in, by its crate's name: it holds the thread until its future ends.
 pub(crate) fn foreign_block_on(inside: &[Named]) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 7] = [
@@ -129,6 +140,15 @@ mod tests {
 
     fn stack(functions: &[&str]) -> Vec<Named> {
         functions.iter().map(|f| Named::called(f)).collect()
+    }
+
+    #[test]
+    fn a_worker_that_drops_what_its_runtime_cancels_is_busy_only_in_what_the_program_does_there() {
+        let cancel = "tokio::runtime::task::harness::cancel_task";
+        let run = "tokio::runtime::scheduler::multi_thread::worker::run";
+        assert!(only_cancels(&stack(&["tokio::runtime::task::core::Core<T,S>::set_stage", cancel, run])));
+        assert!(!only_cancels(&stack(&["app::Connection::drop", cancel, run])));
+        assert!(!only_cancels(&stack(&["app::handle", "tokio::runtime::task::harness::poll_future", run])));
     }
 
     #[test]

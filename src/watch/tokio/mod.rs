@@ -38,9 +38,9 @@
 //! hooks is told of any length over the limit, at its end.)
 //!
 //! Times leave out what the thread waited for a processor since the watchdog saw the poll, or saw the thread in none before, and what
-//! the process was stopped, where that was more than 40 ms and a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a root future: they are as in the first
-//! column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped. `birthmark::tokio::hooks` is for programs that
-//! have hooks of their own.
+//! the process was stopped, where that was more than 40 ms and a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a
+//! root future: they are as in the first column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped.
+//! `birthmark::tokio::hooks` is for programs that have hooks of their own.
 //!
 //! # What is told
 //!

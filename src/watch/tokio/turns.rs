@@ -2,9 +2,9 @@
 //! busy. All I/O and all timers of the runtime wait meanwhile.
 //!
 //! No hook brackets a turn on stable tokio. A thread that polls nothing and isn't seen waiting for events, for longer than a poll
-//! may take, is looked at (for three times as long, where nothing proves one turn); its stack tells whether it is in the driver. One turn it is where the thread sat in one system
-//! call all the while, or where no worker of the attached runtimes left its park. A waker that waits for a lock isn't seen:
-//! an idle worker looks the same.
+//! may take, is looked at (for three times as long, where nothing proves one turn); its stack tells whether it is in the driver.
+//! One turn it is where the thread sat in one system call all the while, or where no worker of the attached runtimes left its
+//! park. A waker that waits for a lock isn't seen: an idle worker looks the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
