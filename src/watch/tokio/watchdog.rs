@@ -67,7 +67,7 @@ pub(crate) fn surely(seen: Duration, unsure: u64) -> Duration {
     if unsure <= seen / 10 { seen } else { seen.saturating_sub(unsure) }
 }
 
-/// Measures what surely passed, by the watchdog's samples; of one that doesn't run nothing does.
+/// Measures what surely passed, by the watchdog's samples; all of it where there is none.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "tokio-net"), allow(dead_code))]
 pub(super) struct Stopwatch {
@@ -151,7 +151,6 @@ struct Watched {
 }
 
 /// A thread that is in no poll that tells of itself.
-#[derive(Clone, Copy)]
 struct Idle {
     /// What it had run; while it runs no further nothing else changes either.
     ran: Option<Duration>,
@@ -161,7 +160,7 @@ struct Idle {
 impl Idle {
     /// What the kernel had counted when a poll began that has lasted for `span` now: of what was counted meanwhile first the waits lie in
     /// it, then what it ran, as far as there was time.
-    fn begun(self, now: cpu::Counts, span: Duration) -> cpu::Counts {
+    fn begun(&self, now: cpu::Counts, span: Duration) -> cpu::Counts {
         let waited = self.waited.max(now.waited.saturating_sub(span));
         let left = span.saturating_sub(now.waited.saturating_sub(waited));
         let ran = self.ran.unwrap_or(now.ran).max(now.ran.saturating_sub(left));
@@ -295,9 +294,7 @@ impl Watchdog {
         let last = clock::moment();
         let now = last.0;
         let rests = self.pace == Pace::Rests
-            && self
-                .rest
-                .goes_on(&|info| info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)));
+            && self.rest.goes_on(&|info| is_left_out(info, self.own_tid, &self.gone));
         let gap = clock::between(self.last, last);
         let mut sure = sure;
         if !rests || gap > sure + LATE {
@@ -323,7 +320,7 @@ impl Watchdog {
         let mut exact = Vec::new();
         let mut polls = false;
         for info in infos {
-            if info.tid == self.own_tid || self.gone.contains(&(info.slot, info.tid)) {
+            if is_left_out(&info, self.own_tid, &self.gone) {
                 continue;
             }
             let (seen, current) = self.thread(info, now - self.start, sure, limit, step);
@@ -442,6 +439,11 @@ impl Watchdog {
         }
         (seen, current)
     }
+}
+
+/// Whether a thread is the watchdog's own, or one that a fork left behind.
+fn is_left_out(info: &ThreadInfo, own_tid: i32, gone: &[(u32, i32)]) -> bool {
+    info.tid == own_tid || gone.contains(&(info.slot, info.tid))
 }
 
 /// Notes what a poll that has taken so long still lacks to the limit, where that is least.
