@@ -17,7 +17,7 @@ use super::super::switch;
 use super::super::warning::{Kind, Row, Warning};
 use super::context::{self, Holds};
 use super::proof::Seen;
-use super::{cpu, say, words_of_time};
+use super::{cpu, say, words, words_of_time};
 
 /// The attached runtimes.
 static RUNTIMES: Mutex<Vec<(u64, Handle, Option<u64>)>> = Mutex::new(Vec::new());
@@ -171,8 +171,10 @@ impl Busy {
                 })
                 .filter_map(|s| {
                     let stuck = look(s.tid)?;
-                    // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun.
-                    let other = s.id.is_some_and(|id| stuck.polls.is_some_and(|now| now != id));
+                    // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun. In a
+                    // system call the thread doesn't tell.
+                    let other =
+                        s.id.is_some_and(|id| stuck.polls.or_else(|| s.polls()).is_some_and(|now| now != id));
                     // An idle worker looks the same for as long; its symbols mostly tell.
                     let (holds, inside) = holds_by(&heap::symbols(&stuck.stack), &stuck);
                     let idle = holds == Holds::Worker && !inside;
@@ -283,7 +285,7 @@ impl Busy {
                         (None, _) => credit,
                     };
             }
-            self.same.push(Same { tid: info.tid, id, seen, spent, at });
+            self.same.push(Same { slot: info.slot, tid: info.tid, id, seen, spent, at });
         }
     }
 }
@@ -291,6 +293,7 @@ impl Busy {
 /// A thread that polls the same task, as far as samples tell.
 #[derive(Debug)]
 struct Same {
+    slot: u32,
     tid: i32,
     /// Nothing where the words weren't found.
     id: Option<u64>,
@@ -299,6 +302,14 @@ struct Same {
     /// How much of it wasn't a wait for a processor.
     spent: Duration,
     at: Option<cpu::Spent>,
+}
+
+impl Same {
+    /// The id that it shows now.
+    fn polls(&self) -> Option<u64> {
+        let held = heap::hold(self.slot).filter(|held| held.info.tid == self.tid)?;
+        words::read(&held).map(|seen| seen.id)
+    }
 }
 
 /// A thread that may be the busy worker's.

@@ -49,9 +49,14 @@ pub(crate) fn holds(stack: &[Named], complete: bool) -> (Holds, usize) {
     }
 }
 
-/// Whether a task is being polled there: an idle worker waits in its driver instead.
+/// Whether a task is being polled or cancelled there: an idle worker waits in its driver instead, or wakes tasks from there.
 pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
-    inside.iter().any(|n| n.function.as_deref().is_some_and(|f| f.contains("tokio::runtime::task::")))
+    inside.iter().filter_map(|n| n.function.as_deref()).any(|function| {
+        let Some((_, rest)) = function.split_once("tokio::runtime::task::") else { return false };
+        let is_poll =
+            rest.starts_with("raw::poll") || rest.starts_with("harness::poll_") || rest.contains(">::poll");
+        is_poll || rest.contains("cancel_task")
+    })
 }
 
 /// Whether tasks are being dropped there that a runtime cancels at its end, and nothing of the program's is at work in it.
@@ -149,6 +154,31 @@ mod tests {
         assert!(only_cancels(&stack(&["tokio::runtime::task::core::Core<T,S>::set_stage", cancel, run])));
         assert!(!only_cancels(&stack(&["app::Connection::drop", cancel, run])));
         assert!(!only_cancels(&stack(&["app::handle", "tokio::runtime::task::harness::poll_future", run])));
+    }
+
+    #[test]
+    fn a_worker_that_wakes_a_task_from_its_driver_polls_none() {
+        let waking = stack(&[
+            "tokio::runtime::scheduler::multi_thread::worker::<impl tokio::runtime::scheduler::multi_thread::handle::Handle>::schedule_task::{{closure}}",
+            "tokio::runtime::scheduler::multi_thread::handle::<impl tokio::runtime::task::Schedule for alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>>::schedule",
+            "tokio::runtime::task::raw::schedule",
+            "tokio::runtime::task::harness::<impl tokio::runtime::task::raw::RawTask>::wake_by_val",
+            "tokio::runtime::task::waker::wake_by_val",
+            "tokio::runtime::time::Handle::process_at_time",
+            "tokio::runtime::scheduler::multi_thread::worker::Context::park_internal",
+        ]);
+        assert_eq!(holds(&waking, true), (Holds::Worker, 6));
+        assert!(!polls_a_task(&waking));
+        for poll in [
+            "tokio::runtime::task::raw::poll",
+            "tokio::runtime::task::raw::poll::<app::serve::{async_fn_env#0}, S>",
+            "tokio::runtime::task::harness::poll_future::{{closure}}",
+            "tokio::runtime::task::harness::Harness<T,S>::poll_inner",
+            "<tokio::runtime::task::core::Core<T, S>>::poll",
+            "tokio::runtime::task::harness::cancel_task",
+        ] {
+            assert!(polls_a_task(&stack(&["app::serve", poll])), "{poll}");
+        }
     }
 
     #[test]
