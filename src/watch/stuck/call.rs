@@ -1,7 +1,7 @@
 //! A thread that sits in a system call: its registers as `/proc` tells them, its stack as the kernel copies it.
 
 use super::super::procfs;
-use super::{At, Registers};
+use super::{At, Registers, is_wait};
 
 /// How much of a stack is copied at most.
 pub(super) const COPY: usize = 256 << 10;
@@ -13,11 +13,26 @@ pub(super) fn registers(tid: i32) -> Option<(Option<i64>, Registers)> {
 
 /// Where a thread is now.
 pub(super) fn at(tid: i32) -> Option<At> {
-    match procfs::read(tid, "syscall")?.words().next()? {
-        "running" => Some(At::Running),
-        "-1" => Some(At::Ready),
-        number => number.parse().ok().map(At::Call),
-    }
+    where_is(procfs::read(tid, "syscall")?.words())
+}
+
+fn where_is<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<At> {
+    Some(match words.next()? {
+        "running" => At::Running,
+        "-1" => At::Ready,
+        number => {
+            let number = number.parse().ok()?;
+            if !is_wait(number) {
+                return Some(At::Call);
+            }
+            let first = hex(words.next()?).and_then(|first| i32::try_from(first).ok());
+            At::Waits(first.filter(|_| number != libc::SYS_futex))
+        }
+    })
+}
+
+fn hex(word: &str) -> Option<u64> {
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
 }
 
 fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(Option<i64>, Registers)> {
@@ -25,7 +40,6 @@ fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(Option<i64>, R
     let number: i64 = words.next()?.parse().ok()?;
     let rest: Vec<&str> = words.collect();
     let [.., sp, pc] = rest[..] else { return None };
-    let hex = |w: &str| u64::from_str_radix(w.strip_prefix("0x")?, 16).ok();
     let registers = Registers {
         pc: hex(pc)?,
         sp: hex(sp)?,
@@ -93,6 +107,19 @@ mod tests {
         assert_eq!((call, r.sp, r.pc), (None, 0x7ffe10, 0x401000));
         assert!(parse("running\n").is_none());
         assert!(parse("").is_none());
+    }
+
+    #[test]
+    fn a_thread_waits_for_the_events_of_a_descriptor_or_for_a_notice_and_may_be_elsewhere() {
+        let at = |text: &str| where_is(text.split_whitespace());
+        let rest = "0x55c0 0x400 0x3 0x0 0x0 0x7ffe10 0x401000";
+        let call = |number: libc::c_long| at(&format!("{number} 0x7 {rest}"));
+        assert_eq!(call(libc::SYS_epoll_pwait), Some(At::Waits(Some(7))));
+        assert_eq!(call(libc::SYS_futex), Some(At::Waits(None)));
+        assert_eq!(call(libc::SYS_clock_nanosleep), Some(At::Call));
+        assert_eq!(at("-1 0x7ffe10 0x401000"), Some(At::Ready));
+        assert_eq!(at("running"), Some(At::Running));
+        assert_eq!(at(""), None);
     }
 
     #[test]

@@ -112,8 +112,10 @@ pub(crate) enum At {
     Running,
     /// It has been interrupted, outside of any system call.
     Ready,
-    /// In the system call of this number.
-    Call(i64),
+    /// In a wait for the events of this descriptor, or for a notice.
+    Waits(Option<i32>),
+    /// In another system call.
+    Call,
 }
 
 /// Where thread `tid` is now; nothing where the kernel doesn't tell.

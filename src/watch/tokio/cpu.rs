@@ -48,23 +48,22 @@ pub(crate) fn clock(_tid: i32) -> Option<Duration> {
     None
 }
 
-/// How long one thread has been ready and waited for a processor, asked again and again.
-pub(crate) struct Waits(Option<File>);
+/// What the kernel counts of one thread, asked again and again: one system call, where opening the file takes three.
+pub(crate) struct Kept(Option<File>);
 
-impl Waits {
+impl Kept {
     pub(crate) fn of(tid: i32) -> Self {
         Self(procfs::open(tid, "schedstat"))
     }
 
     #[cfg(unix)]
-    pub(crate) fn so_far(&self) -> Duration {
-        let counts = self.0.as_ref().and_then(Text::again).and_then(|text| Counts::of(&text));
-        counts.unwrap_or_default().waited
+    pub(crate) fn counts(&self) -> Option<Counts> {
+        self.0.as_ref().and_then(Text::again).and_then(|text| Counts::of(&text))
     }
     #[cfg(not(unix))]
-    pub(crate) fn so_far(&self) -> Duration {
+    pub(crate) fn counts(&self) -> Option<Counts> {
         let _ = &self.0; // nothing was opened
-        Duration::ZERO
+        None
     }
 }
 
@@ -92,9 +91,18 @@ pub(crate) struct Spent {
 
 impl Spent {
     pub(crate) fn of(tid: i32) -> Self {
+        Self::counted(tid, || counts(tid))
+    }
+
+    pub(crate) fn counted(tid: i32, counts: impl FnOnce() -> Option<Counts>) -> Self {
         // In this order: of a thread that sleeps every wait is counted.
         let (sleeps, at) = (sleeps(tid), Instant::now());
-        Self { at, counts: counts(tid).unwrap_or_default(), sleeps }
+        Self { at, counts: counts().unwrap_or_default(), sleeps }
+    }
+
+    /// To measure [`Spent::since`] from: whether it sleeps isn't asked.
+    pub(crate) fn begin(counts: Option<Counts>) -> Self {
+        Self { at: Instant::now(), counts: counts.unwrap_or_default(), sleeps: false }
     }
 
     /// How much of the time since `before`, of which at most `sure` surely passed, the thread spent in its poll: without its

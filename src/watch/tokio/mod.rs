@@ -33,12 +33,13 @@
 //! | where it waits, its `.await`s | no | with tracing on | no |
 //! | its start and end, by `BIRTHMARK_REPORT=level=debug` | no | yes | yes |
 //!
-//! A watchdog looks ten times in a limit at what each thread polls (every 5 ms at most), and every 40 ms while nothing is polled: a poll
-//! that blocks for 1.3 limits is told while it does, one that begins while the whole program waits, of 1.5. (What is wrapped or has
+//! A watchdog looks at what each thread polls, more than twice in a limit: a poll that blocks for 1.5 limits is told while it does. While
+//! the whole program waits it sleeps for 1.2 limits, 120 ms at most; a poll that begins then is told from 2.3 limits on, or from 1.3 where
+//! something came for the runtime's driver (input, or another thread's wake) for the first time in a second. (What is wrapped or has
 //! hooks is told of any length over the limit, at its end.)
 //!
 //! Times leave out what the thread waited for a processor since the watchdog saw the poll, or saw the thread in none before, and what
-//! the process was stopped, where that was more than 40 ms and a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a
+//! the process was stopped, where that was more than a tenth of it and than the watchdog's sleep. tokio has no hooks for a `LocalSet`'s tasks nor for a
 //! root future: they are as in the first column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped.
 //! `birthmark::tokio::hooks` is for programs that have hooks of their own.
 //!
@@ -79,6 +80,7 @@ mod busy;
 mod cell;
 mod context;
 pub(crate) mod cpu;
+mod events;
 mod fallible;
 pub mod fs;
 #[cfg(tokio_unstable)]
@@ -103,6 +105,7 @@ mod situation;
 pub mod sync;
 mod testing;
 mod turns;
+mod waits;
 mod watchdog;
 pub(crate) mod words;
 

@@ -23,8 +23,6 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Nothing,
-    /// Raise the budget to this value, then call [`Track::raised`].
-    Raise(u8),
     /// The same poll still runs: judge it.
     Judge,
     /// The poll that was proved is over, or can't be proved any further.
@@ -57,42 +55,44 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    /// A sample at `now`, of which `credit` since the sample before is sure to have passed. `keep_off`: the poll isn't to be
-    /// raised.
-    pub(crate) fn see(&mut self, now: Duration, credit: Duration, seen: Seen, keep_off: bool) -> Act {
+    /// A sample at `now`, of which `credit` since the sample before is sure to have passed in the poll that is proved.
+    pub(crate) fn see(&mut self, now: Duration, credit: Duration, seen: Seen) -> Act {
         let last = self.last.replace(seen);
-        if let Some(proof) = &mut self.proof {
-            let same = seen.id == proof.id;
-            if let Some(value) = seen.budget
-                && same
-                && value > FULL
-            {
-                proof.seen += credit;
-                proof.fell |= value < proof.value;
-                return Act::Judge;
-            }
-            let exact = !same || seen.budget.is_none();
+        if self.goes_on(seen) {
+            let Some(proof) = &mut self.proof else { return Act::Nothing };
+            let value = seen.budget.unwrap_or_default();
+            proof.seen += credit;
+            proof.fell |= value < proof.value;
+            return Act::Judge;
+        }
+        if let Some(proof) = self.proof.take() {
+            let exact = seen.id != proof.id || seen.budget.is_none();
             self.fresh = Some(exact);
-            self.proof = None;
             return Act::Over { exact };
         }
-        let Some(last) = last else { return Act::Nothing };
-        let new_tick = seen.id != last.id
-            || match (last.budget, seen.budget) {
-                (Some(before), Some(after)) => after >= before.saturating_add(2),
-                _ => true,
-            };
+        let new_tick = last.is_some_and(|last| {
+            seen.id != last.id
+                || match (last.budget, seen.budget) {
+                    (Some(before), Some(after)) => after >= before.saturating_add(2),
+                    _ => true,
+                }
+        });
         if new_tick || (!self.told && now >= self.raised_at + PAUSE) {
             self.fresh = Some(true);
         }
-        match (last.budget, seen.budget) {
-            (Some(_), Some(value @ 2..=FULL))
-                if last.id == seen.id && !keep_off && self.fresh.unwrap_or(true) =>
-            {
-                Act::Raise(value + (FULL - 1))
-            }
-            _ => Act::Nothing,
-        }
+        Act::Nothing
+    }
+
+    /// Whether the poll that is proved is the one that is seen.
+    pub(crate) fn goes_on(&self, seen: Seen) -> bool {
+        self.proof.is_some_and(|proof| proof.id == seen.id && seen.budget.is_some_and(|value| value > FULL))
+    }
+
+    /// To which value to raise the budget of the poll that was seen last, where that may be done and isn't. Then [`Track::raised`] or
+    /// [`Track::missed`] is called.
+    pub(crate) fn raise(&self) -> Option<u8> {
+        let value = self.last?.budget.filter(|value| (2..=FULL).contains(value))?;
+        (self.proof.is_none() && self.fresh.unwrap_or(true)).then(|| value + (FULL - 1))
     }
 
     /// The budget was raised to `value` at `now`, and the same task was seen right after.
@@ -137,79 +137,70 @@ mod tests {
         fn new() -> Self {
             Self(Track::default(), Duration::ZERO)
         }
-        fn see(&mut self, s: Seen) -> Act {
+        /// A sample, and the value that it raised to.
+        fn see(&mut self, s: Seen) -> (Act, Option<u8>) {
             self.1 += STEP;
-            let act = self.0.see(self.1, STEP, s, false);
-            if let Act::Raise(v) = act {
-                self.0.raised(self.1, s.id, v);
+            let act = self.0.see(self.1, STEP, s);
+            let to = self.0.raise();
+            if let Some(to) = to {
+                self.0.raised(self.1, s.id, to);
             }
-            act
+            (act, to)
         }
     }
 
     #[test]
-    fn a_poll_is_raised_at_its_second_sight_and_proved_from_then_on() {
+    fn a_poll_is_raised_when_it_is_seen_and_proved_from_then_on() {
         let mut r = Run::new();
-        assert_eq!(r.see(seen(7, 128)), Act::Nothing);
-        assert_eq!(r.see(seen(7, 128)), Act::Raise(255));
+        assert_eq!(r.see(seen(7, 128)), (Act::Nothing, Some(255)));
         for n in 1..=5 {
-            assert_eq!(r.see(seen(7, 255)), Act::Judge);
+            assert_eq!(r.see(seen(7, 255)), (Act::Judge, None));
             assert_eq!(r.0.proof().unwrap().seen, STEP * n);
             assert!(!r.0.proof().unwrap().fell);
         }
-        assert_eq!(r.see(NONE), Act::Over { exact: true });
+        assert_eq!(r.see(NONE), (Act::Over { exact: true }, None));
         assert!(r.0.proof().is_none());
     }
 
     #[test]
-    fn a_changed_id_begins_again() {
+    fn a_changed_id_ends_the_proof_and_the_next_may_begin() {
         let mut r = Run::new();
-        r.see(seen(7, 100));
-        assert_eq!(r.see(seen(8, 128)), Act::Nothing);
-        assert_eq!(r.see(seen(8, 120)), Act::Raise(247));
-        assert_eq!(r.see(seen(9, 247)), Act::Over { exact: true });
+        assert_eq!(r.see(seen(7, 100)).1, Some(227));
+        assert_eq!(r.see(seen(8, 128)), (Act::Over { exact: true }, Some(255)));
         assert_eq!(
-            r.see(seen(9, 247)),
-            Act::Nothing,
+            r.see(seen(9, 255)),
+            (Act::Over { exact: true }, None),
             "a value above the full budget is somebody's raise, not ours"
         );
+        assert_eq!(r.see(seen(9, 255)), (Act::Nothing, None));
     }
 
     #[test]
     fn a_value_back_at_the_full_budget_or_below_ends_the_proof_only() {
         let mut r = Run::new();
         r.see(seen(7, 128));
-        r.see(seen(7, 128));
-        assert_eq!(r.see(seen(7, 200)), Act::Judge);
+        assert_eq!(r.see(seen(7, 200)).0, Act::Judge);
         assert!(r.0.proof().unwrap().fell);
-        assert_eq!(r.see(seen(7, 128)), Act::Over { exact: false });
+        assert_eq!(r.see(seen(7, 128)), (Act::Over { exact: false }, None));
     }
 
     #[test]
     fn a_recv_loop_is_raised_once_and_then_not_before_a_new_tick_is_seen() {
         let mut r = Run::new();
-        r.see(seen(7, 120));
-        assert_eq!(r.see(seen(7, 95)), Act::Raise(222));
-        assert_eq!(r.see(seen(7, 180)), Act::Judge);
-        assert_eq!(r.see(seen(7, 110)), Act::Over { exact: false });
-        assert_eq!(r.see(seen(7, 90)), Act::Nothing);
-        assert_eq!(r.see(seen(7, 60)), Act::Nothing);
-        assert_eq!(r.see(seen(7, 125)), Act::Raise(252), "the value rose: a new tick");
+        assert_eq!(r.see(seen(7, 95)).1, Some(222));
+        assert_eq!(r.see(seen(7, 180)).0, Act::Judge);
+        assert_eq!(r.see(seen(7, 110)), (Act::Over { exact: false }, None));
+        assert_eq!(r.see(seen(7, 90)), (Act::Nothing, None));
+        assert_eq!(r.see(seen(7, 60)), (Act::Nothing, None));
+        assert_eq!(r.see(seen(7, 125)), (Act::Nothing, Some(252)), "the value rose: a new tick");
     }
 
     #[test]
     fn where_nothing_was_told_a_thread_is_raised_again_after_a_second() {
         let mut r = Run::new();
-        r.see(seen(7, 100));
-        assert_eq!(r.see(seen(7, 100)), Act::Raise(227));
-        assert_eq!(r.see(seen(7, 100)), Act::Over { exact: false });
-        let mut again = 0;
-        for n in 1..200 {
-            if matches!(r.see(seen(7, 100)), Act::Raise(_)) {
-                again = n;
-                break;
-            }
-        }
+        assert_eq!(r.see(seen(7, 100)).1, Some(227));
+        assert_eq!(r.see(seen(7, 100)).0, Act::Over { exact: false });
+        let again = (1..200).find(|_| r.see(seen(7, 100)).1.is_some()).unwrap();
         assert!((90..=110).contains(&again), "{again}");
     }
 
@@ -217,15 +208,10 @@ mod tests {
     fn a_budget_of_none_or_one_is_never_raised() {
         let mut r = Run::new();
         for _ in 0..5 {
-            assert_eq!(r.see(NONE), Act::Nothing);
+            assert_eq!(r.see(NONE), (Act::Nothing, None));
         }
-        let mut r = Run::new();
         for _ in 0..5 {
-            assert_eq!(r.see(seen(7, 1)), Act::Nothing);
-        }
-        let mut t = Track::default();
-        for n in 1..5 {
-            assert_eq!(t.see(STEP * n, STEP, seen(7, 128), true), Act::Nothing, "a wrapped poll is kept off");
+            assert_eq!(r.see(seen(7, 1)), (Act::Nothing, None));
         }
     }
 }

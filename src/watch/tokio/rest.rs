@@ -1,8 +1,10 @@
-//! Threads that poll nothing, and workers that are all parked: while that goes on most samples of the watchdog's look at each thread's
-//! words alone. After a long sleep of the processor it is code and data that were touched which cost.
+//! Threads that poll nothing, and workers that are all parked: while that goes on most samples of the watchdog's ask only whether any
+//! of them ran, or look at each one's words alone. After a long sleep of the processor it is code and data that were touched which cost.
 
 use super::super::heap::{self, ThreadInfo};
 use super::proof::Seen;
+use super::turns::Turns;
+use super::waits::Found;
 use super::words;
 
 /// What was so at the last sample that looked at all.
@@ -25,12 +27,24 @@ impl Rest {
         *self = Self { threads, samples: 1 };
     }
 
-    /// Whether the same threads still poll nothing, and it isn't time yet to look at all. `leave_out` says which don't count.
-    pub(super) fn goes_on(&mut self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
-        if self.threads.is_empty() || self.samples == RESTS {
+    /// Whether the same threads still poll nothing and wait, as far as their clocks tell, and it isn't time yet to look at all.
+    /// `leave_out` says which don't count.
+    pub(super) fn goes_on(&mut self, turns: &mut Turns, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
+        if self.threads.is_empty() {
             return false;
         }
-        self.samples += 1;
+        match turns.read(self.threads.iter().map(|(info, _)| info.tid)) {
+            Found::Waits => true, // none ran: nothing has changed, nor has one made another thread
+            Found::Moves if self.samples < RESTS => {
+                self.samples += 1;
+                self.is_same(leave_out)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the same threads poll nothing.
+    fn is_same(&self, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
         let mut known = self.threads.iter();
         let mut same = true;
         heap::threads(&mut |info| {

@@ -18,13 +18,14 @@ use super::super::verdict::Case;
 use super::super::warning::{Kind, Row, Warning};
 use super::busy::Busy;
 use super::proof::Seen;
+use super::waits::{Found, Waits};
 use super::watchdog::{closed, opened};
 use super::{cpu, next_case, words_of_time};
 
 /// So many threads that wait are asked in each step, of so many whose clocks are read, in turn: what a step costs doesn't grow with
 /// their number.
 const ASKED: usize = 2;
-const READ: usize = 16;
+const READ: usize = 32;
 /// A thread that was looked at and is in no driver is left alone for so long at first, and twice as long each time, up to a minute.
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -40,8 +41,7 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct Turn {
-    /// What it had run when it was last seen waiting for events: while it runs no further, it still is.
-    waits: Option<Duration>,
+    waits: Waits,
     /// At the last sample, while it isn't seen waiting.
     before: Option<cpu::Spent>,
     /// The sample of the counters since which its time is counted.
@@ -127,16 +127,13 @@ impl Turns {
             let tid = resting.get(self.next % resting.len()).copied().unwrap_or_default();
             self.next = self.next.wrapping_add(1);
             let Some(turn) = self.all.get_mut(&tid) else { continue };
-            let ran = cpu::clock(tid);
-            if ran.is_some() && ran == turn.waits {
+            if turn.waits.read(tid) != Found::Unknown {
                 continue;
             }
             asked += 1;
-            let waits = at(tid).is_none_or(|at| matches!(at, At::Call(call) if is_wait(call)));
-            turn.waits = ran.filter(|_| waits);
             // Threads of our own drive nothing, and answer no signal.
             let ours = || cpu::name(tid).contains("birthmark-");
-            if !waits && !ours() {
+            if !turn.waits.ask(tid) && !ours() {
                 let now = cpu::Spent::of(tid);
                 turn.before = Some(now);
                 turn.since = busy.samples();
@@ -145,9 +142,37 @@ impl Turns {
         }
     }
 
+    /// Reads the clocks of these threads, which poll nothing, and asks where that isn't enough: the most that one may be in.
+    pub(crate) fn read(&mut self, tids: impl ExactSizeIterator<Item = i32>) -> Found {
+        let mut most = if tids.len() > READ { Found::Moves } else { Found::Waits };
+        let mut asked = 0;
+        for tid in tids.take(READ) {
+            let turn = self.all.get_mut(&tid).filter(|turn| turn.before.is_none() && turn.pause.is_zero());
+            most = most.max(match turn.map(|turn| (turn.waits.read(tid), turn)) {
+                Some((Found::Unknown, turn)) => {
+                    asked += 1;
+                    if asked <= ASKED && turn.waits.ask(tid) { Found::Moves } else { Found::Unknown }
+                }
+                Some((found, _)) => found,
+                None => Found::Moves,
+            });
+        }
+        most
+    }
+
+    /// What threads that wait for events wait on.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
+        self.all.values().filter_map(|turn| turn.waits.descriptor())
+    }
+
     /// Whether no thread may be in a turn that is slow.
     pub(crate) fn rest(&self) -> bool {
         self.all.values().all(|turn| turn.before.is_none())
+    }
+
+    /// Whether one was in a turn in two samples.
+    pub(crate) fn lasts(&self) -> bool {
+        self.all.values().any(|turn| !turn.long.is_zero() || turn.told.is_some())
     }
 
     /// Switched off: what is known of turns under way is told.
@@ -166,8 +191,7 @@ impl Turn {
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         match at(info.tid) {
-            Some(At::Call(call)) if is_wait(call) => return self.over(limit),
-            None => return self.over(limit),
+            Some(At::Waits(_)) | None => return self.over(limit),
             Some(_) => {}
         }
         let now = cpu::Spent::of(info.tid);

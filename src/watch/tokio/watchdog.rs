@@ -17,6 +17,7 @@ use super::super::poll::{Current, Published};
 use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
+use super::events::Events;
 use super::pace::{Pace, step_of};
 use super::proof::{Act, Seen, Track};
 use super::rest::Rest;
@@ -89,6 +90,9 @@ impl Stopwatch {
 /// A sleep that lasts so much longer than asked is no sleep's own lateness.
 const LATE: Duration = Duration::from_millis(1);
 
+/// While there are no more threads, the files that tell of those that poll are kept open.
+const KEPT: usize = 32;
+
 /// How long a thread may take to answer the signal.
 const ANSWER: Duration = Duration::from_millis(100);
 
@@ -145,19 +149,20 @@ struct Watched {
     ran: Duration,
     /// The first sample of workers after that.
     seen_at: u64,
-    /// When it was last seen in no such poll.
-    idle: Option<Idle>,
+    /// At the last sample, where it was in no such poll, or in another one.
+    before: Option<Before>,
+    counts: Option<cpu::Kept>,
     here: bool,
 }
 
-/// A thread that is in no poll that tells of itself.
-struct Idle {
+/// What the kernel had counted of a thread at a sample that can't have seen its present poll.
+struct Before {
     /// What it had run; while it runs no further nothing else changes either.
     ran: Option<Duration>,
     waited: Duration,
 }
 
-impl Idle {
+impl Before {
     /// What the kernel had counted when a poll began that has lasted for `span` now: of what was counted meanwhile first the waits lie in
     /// it, then what it ran, as far as there was time.
     fn begun(&self, now: cpu::Counts, span: Duration) -> cpu::Counts {
@@ -169,15 +174,22 @@ impl Idle {
 }
 
 impl Watched {
+    fn counts(&mut self, tid: i32, keep: bool) -> Option<cpu::Counts> {
+        match &mut self.counts {
+            None if !keep => cpu::counts(tid),
+            kept => kept.get_or_insert_with(|| cpu::Kept::of(tid)).counts(),
+        }
+    }
+
     /// The thread is in no poll that tells of itself.
-    fn idles(&mut self, tid: i32) {
+    fn idles(&mut self, tid: i32, keep: bool) {
         if self.seen == 0 {
             return; // it has never been in one
         }
         let ran = cpu::clock(tid);
-        if ran.is_none() || self.idle.as_ref().is_none_or(|idle| idle.ran != ran) {
-            let waited = cpu::counts(tid).unwrap_or_default().waited;
-            self.idle = Some(Idle { ran, waited });
+        if ran.is_none() || self.before.as_ref().is_none_or(|before| before.ran != ran) {
+            let waited = self.counts(tid, keep).unwrap_or_default().waited;
+            self.before = Some(Before { ran, waited });
         }
     }
 }
@@ -218,15 +230,18 @@ struct Watchdog {
     last: (Instant, u64),
     next: Instant,
     own_tid: i32,
-    own_waits: cpu::Waits,
+    own_counts: cpu::Kept,
     /// When it was last asked.
     own_waited: Duration,
     pace: Pace,
     rest: Rest,
+    events: Events,
     /// What surely passed since all was looked at.
     credit: Duration,
     /// What the poll that is next to it still lacks to the limit.
     due: Option<Duration>,
+    /// Polls that are to be raised when all else of this sample is done: most have ended by then.
+    raises: Vec<(ThreadInfo, Seen, u8)>,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
     /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
@@ -242,7 +257,7 @@ impl Watchdog {
         let last = clock::moment();
         let now = last.0;
         let own_tid = heap::thread_id();
-        let own_waits = cpu::Waits::of(own_tid);
+        let own_counts = cpu::Kept::of(own_tid);
         let mut gone = Vec::new();
         heap::threads(&mut |info| gone.push((info.slot, info.tid)));
         gone.retain(|(_, tid)| !cpu::exists(*tid));
@@ -251,12 +266,14 @@ impl Watchdog {
             last,
             next: now,
             own_tid,
-            own_waited: own_waits.so_far(),
+            own_waited: own_counts.counts().unwrap_or_default().waited,
             pace: Pace::default(),
             rest: Rest::default(),
+            events: Events::default(),
             credit: Duration::ZERO,
             due: None,
-            own_waits,
+            raises: Vec::new(),
+            own_counts,
             looker: None,
             threads: HashMap::new(),
             gone,
@@ -290,15 +307,16 @@ impl Watchdog {
         // the process may have been stopped, the machine suspended. What it did is little but where it waits itself, for an answer.
         let sure = (now - self.last.0).min(limit / 2) + (self.next - now);
         clock::looked(Duration::ZERO, self.last.1, sure);
-        std::thread::sleep(self.next - now);
+        let sure = self.sleep(self.next - now, sure, step);
         let last = clock::moment();
         let now = last.0;
-        let rests = self.pace == Pace::Rests
-            && self.rest.goes_on(&|info| is_left_out(info, self.own_tid, &self.gone));
+        let goes_on = self.pace == Pace::Rests
+            && self.rest.goes_on(&mut self.turns, &|info| is_left_out(info, self.own_tid, &self.gone));
         let gap = clock::between(self.last, last);
         let mut sure = sure;
-        if !rests || gap > sure + LATE {
-            let before = std::mem::replace(&mut self.own_waited, self.own_waits.so_far());
+        if !goes_on || gap > sure + LATE {
+            let waited = self.own_counts.counts().unwrap_or_default().waited;
+            let before = std::mem::replace(&mut self.own_waited, waited);
             sure += self.own_waited.saturating_sub(before);
         }
         let credit = gap.min(sure);
@@ -306,7 +324,7 @@ impl Watchdog {
         self.last = last;
         SAMPLES.fetch_add(1, AcqRel);
         self.credit += credit;
-        if rests {
+        if goes_on {
             return;
         }
         let credit = std::mem::take(&mut self.credit);
@@ -316,6 +334,7 @@ impl Watchdog {
         for watched in self.threads.values_mut() {
             watched.here = false;
         }
+        self.raises.clear();
         let mut busy = Vec::new();
         let mut exact = Vec::new();
         let mut polls = false;
@@ -346,14 +365,61 @@ impl Watchdog {
         self.busy.step(credit, limit, !(id && budget) || self.coop_off, &guessed, &mut look);
         self.turns.step(credit, limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
-        let at_rest = !polls
-            && self.threads.values().all(|w| w.track.proof().is_none() && w.case.is_none())
-            && self.busy.rests(limit)
-            && self.turns.rest()
-            && self.pools.rest();
-        self.pace = self.pace.after(at_rest);
-        if at_rest {
+        let mut lasts = self.lasts();
+        // Where the sample before raised some and all of them are over, the next are raised after a longer sleep.
+        if lasts || self.pace != Pace::Long {
+            self.raise(now - self.start);
+            lasts = self.lasts();
+        }
+        let rests = !polls && !lasts && self.busy.rests(limit) && self.turns.rest() && self.pools.rest();
+        self.pace = match (lasts, rests) {
+            (true, _) => Pace::Long,
+            (_, true) => Pace::Rests,
+            _ => Pace::Short,
+        };
+        if rests {
             self.rest.begin(busy);
+        }
+    }
+
+    /// Sleeps until it is time for the next sample: in a program that rests a little after something came for it. How much surely
+    /// passed since the last one.
+    fn sleep(&mut self, time: Duration, sure: Duration, step: Duration) -> Duration {
+        let descriptors = self.turns.descriptors().filter(|_| self.pace == Pace::Rests);
+        if !self.events.sleep(time, descriptors) {
+            return sure;
+        }
+        let woken = clock::moment();
+        let sure = clock::between(self.last, woken).min(sure) + step;
+        clock::looked(Duration::ZERO, woken.1, step);
+        self.next = woken.0 + step;
+        std::thread::sleep(step);
+        sure
+    }
+
+    /// Whether something is to be looked at soon: a poll that is being proved, or one that was told, or a turn of a driver.
+    fn lasts(&self) -> bool {
+        let lasts = |watched: &Watched| watched.case.is_some() || watched.track.proof().is_some();
+        self.turns.lasts() || self.threads.values().any(lasts)
+    }
+
+    /// Raises the polls that this sample began with and that still go on.
+    fn raise(&mut self, at: Duration) {
+        let keep = self.threads.len() <= KEPT;
+        for (info, seen, to) in self.raises.drain(..) {
+            let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else { continue };
+            let Some(watched) = self.threads.get_mut(&(info.slot, info.tid)) else { continue };
+            match words::raise(&held, seen, to) {
+                Some(true) => {
+                    watched.track.raised(at, seen.id, to);
+                    watched.allocated = held.info.allocated;
+                    watched.raised = self.busy.samples() + 1;
+                    drop(held);
+                    watched.spent = Some(cpu::Spent::begin(watched.counts(info.tid, keep)));
+                }
+                Some(false) => watched.track.missed(at),
+                None => {}
+            }
         }
     }
 
@@ -366,50 +432,47 @@ impl Watchdog {
         limit: Duration,
         step: Duration,
     ) -> (Option<Seen>, Option<Current>) {
+        let keep = self.threads.len() <= KEPT;
         let watched = self.threads.entry((info.slot, info.tid)).or_default();
         watched.here = true;
-        // Before the words are read: what is counted had passed by then.
-        let credit = match (watched.track.proof(), watched.spent) {
-            (Some(_), Some(before)) => {
-                let spent = cpu::Spent::of(info.tid);
-                watched.spent = Some(spent);
-                spent.since(before, sure)
-            }
-            _ => Duration::ZERO,
-        };
         let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else {
             return (None, None);
         };
         let published = held.published();
         if published.is_ours() && watched.case.is_none() {
-            (watched.track, watched.spent, watched.seen, watched.idle) = Default::default();
+            (watched.track, watched.spent, watched.seen, watched.before) = Default::default();
             return (None, None);
         }
         let current = published.current();
-        let seen = words::read(&held);
+        let mut seen = words::read(&held);
+        drop(held);
+        let mut credit = Duration::ZERO;
+        if let (Some(first), Some(before)) = (seen, watched.spent)
+            && watched.track.goes_on(first)
+        {
+            let spent = cpu::Spent::counted(info.tid, || watched.counts(info.tid, keep));
+            watched.spent = Some(spent);
+            credit = spent.since(before, sure);
+            // In this order: what is counted had passed by then.
+            let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid);
+            seen = held.and_then(|held| words::read(&held));
+        }
         if current.is_none() {
-            watched.idles(info.tid);
+            watched.idles(info.tid, keep);
         }
         let current = current
             .filter(|current| !hosts(published, current, seen))
             .filter(|current| goes_on(current, seen));
         let act = match seen {
-            Some(seen) => watched.track.see(at, credit, seen, current.is_some() || self.coop_off),
+            Some(seen) => watched.track.see(at, credit, seen),
             None => Act::Nothing,
         };
-        if let (Act::Raise(to), Some(seen)) = (act, seen) {
-            if words::raise(&held, seen, to) {
-                watched.track.raised(at, seen.id, to);
-                watched.allocated = held.info.allocated;
-                watched.raised = self.busy.samples() + 1;
-                drop(held);
-                watched.spent = Some(cpu::Spent::of(info.tid));
-            } else {
-                watched.track.missed(at);
-            }
-            return (Some(seen), None);
+        if current.is_none()
+            && !self.coop_off
+            && let (Some(seen), Some(to)) = (seen, watched.track.raise())
+        {
+            self.raises.push((info, seen, to));
         }
-        drop(held);
         if let Act::Over { exact } = act
             && let Some(case) = watched.case.take()
         {
@@ -435,6 +498,7 @@ impl Watchdog {
                 current,
                 limit,
                 seen.map_or(current.hooked, |s| s.id),
+                keep,
             );
         }
         (seen, current)
@@ -536,17 +600,19 @@ fn judge_published(
     current: Current,
     limit: Duration,
     id: u64,
+    keep: bool,
 ) {
     if watched.seen != current.since {
-        let now = cpu::counts(info.tid).unwrap_or_default();
-        let begun = watched.idle.take().map_or(now, |idle| idle.begun(now, clock::span(current.ticks)));
+        let now = watched.counts(info.tid, keep).unwrap_or_default();
+        let before = watched.before.replace(Before { ran: Some(now.ran), waited: now.waited });
+        let begun = before.map_or(now, |before| before.begun(now, clock::span(current.ticks)));
         published.note_wait(begun.waited);
         (watched.seen, watched.ran, watched.seen_at) = (current.since, begun.ran, busy.samples() + 1);
     }
     if limit.is_zero() || clock::quick(current.ticks) {
         return;
     }
-    let now = cpu::Spent::of(info.tid);
+    let now = cpu::Spent::counted(info.tid, || watched.counts(info.tid, keep));
     let waited = now.counts.waited.saturating_sub(published.note_wait(now.counts.waited));
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if now.sleeps {
@@ -626,9 +692,9 @@ mod tests {
         cpu::Counts { ran: MS * ran, waited: MS * waited, runs: 0 }
     }
 
-    fn begun(idle: (u32, u32), now: (u32, u32), span: u32) -> (Duration, Duration) {
-        let idle = Idle { ran: Some(MS * idle.0), waited: MS * idle.1 };
-        let begun = idle.begun(counts(now.0, now.1), MS * span);
+    fn begun(before: (u32, u32), now: (u32, u32), span: u32) -> (Duration, Duration) {
+        let before = Before { ran: Some(MS * before.0), waited: MS * before.1 };
+        let begun = before.begun(counts(now.0, now.1), MS * span);
         (begun.ran, begun.waited)
     }
 

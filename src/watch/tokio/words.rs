@@ -70,17 +70,17 @@ pub(crate) fn own_budget() -> Result<Option<u8>, ()> {
 }
 
 /// Raises the budget of the poll that the held thread is in, from what was `seen` to `to`: whether the same task was still
-/// there right after, with the raised value.
-pub(crate) fn raise(held: &Held, seen: Seen, to: u8) -> bool {
+/// there right after, with the raised value. Nothing where it is in another poll by now, or went on in it.
+pub(crate) fn raise(held: &Held, seen: Seen, to: u8) -> Option<bool> {
     // Looked at again right before: the narrower the gap, the fewer polls that are hit by mistake (to no harm).
     if read(held) != Some(seen) {
-        return false;
+        return None;
     }
     let at = held.info.thread_pointer.wrapping_add(BUDGET.load(Acquire)) as *mut u8;
     // SAFETY: as in `read`; a byte store.
     unsafe { AtomicU8::from_ptr(at).store(to, Relaxed) };
-    read(held)
-        .is_some_and(|now| now.id == seen.id && now.budget.is_some_and(|left| left > super::proof::FULL))
+    let now = read(held)?;
+    Some(now.id == seen.id && now.budget.is_some_and(|left| left > super::proof::FULL))
 }
 
 /// The id of the task that this thread polls, 0: none. May be called inside an allocation: one load.
