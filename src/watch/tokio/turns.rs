@@ -138,6 +138,9 @@ impl Turns {
                 turn.before = Some(now);
                 turn.since = busy.samples();
                 turn.runs = now.sleeps.then_some(now.counts.runs);
+                // It sleeps and hasn't run: it has slept in this since.
+                turn.spent = if now.sleeps { turn.waits.stood().min(credit) } else { Duration::ZERO };
+                turn.long = turn.spent;
             }
         }
     }

@@ -15,9 +15,17 @@ pub(super) struct Waits {
     since: Option<Duration>,
     /// What it waits on for events.
     descriptor: Option<i32>,
-    /// What it had run when its clock was read last, and when that was.
-    read: Option<(Duration, Instant)>,
+    read: Option<Read>,
     found: Found,
+}
+
+/// A reading of its clock.
+#[derive(Clone, Copy)]
+struct Read {
+    ran: Duration,
+    at: Instant,
+    /// When it had run just as much, for the first time.
+    since: Instant,
 }
 
 /// What its clock told, the least first.
@@ -35,7 +43,7 @@ pub(super) enum Found {
 impl Waits {
     /// Reads its clock.
     pub(super) fn read(&mut self, tid: i32) -> Found {
-        if self.read.is_none_or(|(_, then)| then.elapsed() >= SAMPLE) {
+        if self.read.is_none_or(|read| read.at.elapsed() >= SAMPLE) {
             self.saw(cpu::clock(tid), Instant::now());
         }
         self.found
@@ -43,7 +51,8 @@ impl Waits {
 
     fn saw(&mut self, ran: Option<Duration>, now: Instant) -> Found {
         let before = self.read;
-        self.read = ran.map(|ran| (ran, now));
+        let since = before.filter(|before| ran == Some(before.ran)).map_or(now, |before| before.since);
+        self.read = ran.map(|ran| Read { ran, at: now, since });
         self.found = if ran.is_some() && ran == self.since {
             Found::Waits
         } else if self.found == Found::Waits || is_unknown(ran, now, before) {
@@ -63,10 +72,15 @@ impl Waits {
             Some(At::Waits(descriptor)) => (true, descriptor),
             at => (at.is_none(), None),
         };
-        self.since = self.read.map(|(ran, _)| ran).filter(|_| waits);
+        self.since = self.read.map(|read| read.ran).filter(|_| waits);
         self.descriptor = descriptor;
-        self.found = Found::Moves;
+        self.found = if waits { Found::Moves } else { Found::Unknown };
         waits
+    }
+
+    /// For how long it hasn't run, as far as readings tell.
+    pub(super) fn stood(&self) -> Duration {
+        self.read.map_or(Duration::ZERO, |read| read.at - read.since)
     }
 
     /// What it waits on for events, as far as is known.
@@ -76,9 +90,9 @@ impl Waits {
 }
 
 /// Whether a thread that had run so much by now, and `before` something else by then, may have had no wait in between.
-fn is_unknown(ran: Option<Duration>, now: Instant, before: Option<(Duration, Instant)>) -> bool {
+fn is_unknown(ran: Option<Duration>, now: Instant, before: Option<Read>) -> bool {
     match (ran, before) {
-        (Some(ran), Some((was, then))) => ran <= was || (ran - was) * 2 > now - then,
+        (Some(ran), Some(before)) => ran <= before.ran || (ran - before.ran) * 2 > now - before.at,
         (Some(_), None) => false,
         (None, _) => true, // the system has no such clock
     }
@@ -98,6 +112,9 @@ mod tests {
         assert_eq!(saw(5, 0), Found::Moves);
         assert_eq!(saw(6, 90), Found::Moves);
         assert_eq!(saw(6, 180), Found::Unknown);
+        assert_eq!(saw(6, 190), Found::Unknown);
+        assert_eq!(waits.stood(), MS * 100);
+        let mut saw = |ran: u32, now: u32| waits.saw(Some(MS * ran), start + MS * now);
         assert_eq!(saw(8, 270), Found::Moves);
         assert_eq!(saw(80, 360), Found::Unknown);
         waits.since = Some(MS * 80);
