@@ -22,17 +22,9 @@ fn where_is<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<At> {
         "-1" => At::Ready,
         number => {
             let number = number.parse().ok()?;
-            if !is_wait(number) {
-                return Some(At::Call);
-            }
-            let first = hex(words.next()?).and_then(|first| i32::try_from(first).ok());
-            At::Waits(first.filter(|_| number != libc::SYS_futex))
+            if is_wait(number) { At::Waits } else { At::Call }
         }
     })
-}
-
-fn hex(word: &str) -> Option<u64> {
-    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
 }
 
 fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(Option<i64>, Registers)> {
@@ -40,6 +32,7 @@ fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(Option<i64>, R
     let number: i64 = words.next()?.parse().ok()?;
     let rest: Vec<&str> = words.collect();
     let [.., sp, pc] = rest[..] else { return None };
+    let hex = |w: &str| u64::from_str_radix(w.strip_prefix("0x")?, 16).ok();
     let registers = Registers {
         pc: hex(pc)?,
         sp: hex(sp)?,
@@ -110,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_waits_for_the_events_of_a_descriptor_or_for_a_notice_and_may_be_elsewhere() {
+    fn a_thread_waits_for_events_or_for_a_notice_or_is_elsewhere() {
         let at = |text: &str| where_is(text.split_whitespace());
         let rest = "0x55c0 0x400 0x3 0x0 0x0 0x7ffe10 0x401000";
         let call = |number: libc::c_long| at(&format!("{number} 0x7 {rest}"));
-        assert_eq!(call(libc::SYS_epoll_pwait), Some(At::Waits(Some(7))));
-        assert_eq!(call(libc::SYS_futex), Some(At::Waits(None)));
+        assert_eq!(call(libc::SYS_epoll_pwait), Some(At::Waits));
+        assert_eq!(call(libc::SYS_futex), Some(At::Waits));
         assert_eq!(call(libc::SYS_clock_nanosleep), Some(At::Call));
         assert_eq!(at("-1 0x7ffe10 0x401000"), Some(At::Ready));
         assert_eq!(at("running"), Some(At::Running));

@@ -112,8 +112,8 @@ pub(crate) enum At {
     Running,
     /// It has been interrupted, outside of any system call.
     Ready,
-    /// In a wait for the events of this descriptor, or for a notice.
-    Waits(Option<i32>),
+    /// In a wait for events, or for a notice.
+    Waits,
     /// In another system call.
     Call,
 }

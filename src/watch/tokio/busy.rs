@@ -206,6 +206,17 @@ impl Busy {
         self.all.iter().all(|s| s.worker.parks % 2 == 1 || s.for_long > limit * 10)
     }
 
+    /// Whether a worker has stood still for so long that it may be told.
+    pub(crate) fn lasts(&self, limit: Duration) -> bool {
+        let lasts = |still: &Still| {
+            still.worker.parks.is_multiple_of(2)
+                && (limit..limit * 10).contains(&still.for_long)
+                && still.looks != LOOKS
+                && !still.told.load(Relaxed)
+        };
+        self.all.iter().any(lasts)
+    }
+
     /// The number of the last sample.
     pub(crate) fn samples(&self) -> u64 {
         self.samples

@@ -101,8 +101,11 @@ impl Spent {
     }
 
     /// To measure [`Spent::since`] from: whether it sleeps isn't asked.
-    pub(crate) fn begin(counts: Option<Counts>) -> Self {
-        Self { at: Instant::now(), counts: counts.unwrap_or_default(), sleeps: false }
+    pub(crate) fn begin(tid: i32, counts: Option<Counts>) -> Self {
+        let mut counts = counts.unwrap_or_default();
+        // Of a thread that runs the counts may be a few milliseconds old.
+        counts.ran = clock(tid).unwrap_or(counts.ran).max(counts.ran);
+        Self { at: Instant::now(), counts, sleeps: false }
     }
 
     /// How much of the time since `before`, of which at most `sure` surely passed, the thread spent in its poll: without its

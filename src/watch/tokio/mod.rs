@@ -33,13 +33,12 @@
 //! | where it waits, its `.await`s | no | with tracing on | no |
 //! | its start and end, by `BIRTHMARK_REPORT=level=debug` | no | yes | yes |
 //!
-//! A watchdog looks at what each thread polls, more than twice in a limit: a poll that blocks for 1.5 limits is told while it does. While
-//! the whole program waits it sleeps for 1.2 limits, 120 ms at most; a poll that begins then is told from 2.3 limits on, or from 1.3 where
-//! something came for the runtime's driver (input, or another thread's wake) for the first time in a second. (What is wrapped or has
-//! hooks is told of any length over the limit, at its end.)
+//! A watchdog looks at what each thread polls, more than twice in a limit, and about once in a limit while the whole program waits: a
+//! poll that blocks for 1.5 limits is told while it does, one that begins while all waits, of two. (What is wrapped or has hooks is told
+//! of any length over the limit, at its end.)
 //!
 //! Times leave out what the thread waited for a processor since the watchdog saw the poll, or saw the thread in none before, and what
-//! the process was stopped, where that was more than a tenth of it and than the watchdog's sleep. tokio has no hooks for a `LocalSet`'s tasks nor for a
+//! the process was stopped, where that may be more than a tenth of it. tokio has no hooks for a `LocalSet`'s tasks nor for a
 //! root future: they are as in the first column, or wrapped. A task that is both wrapped and hooked is told once, as wrapped.
 //! `birthmark::tokio::hooks` is for programs that have hooks of their own.
 //!
@@ -80,7 +79,6 @@ mod busy;
 mod cell;
 mod context;
 pub(crate) mod cpu;
-mod events;
 mod fallible;
 pub mod fs;
 #[cfg(tokio_unstable)]
@@ -89,6 +87,7 @@ pub mod hooks;
 #[path = "hooks_none.rs"]
 mod hooks;
 pub mod io;
+mod nap;
 #[cfg(feature = "tokio-net")]
 pub mod net;
 mod pace;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// At rest no sleep is made longer than this.
-const REST: Duration = Duration::from_millis(120);
+const REST: Duration = Duration::from_millis(95);
 /// A sample that is to find a poll over its limit comes so much later.
 const AFTER: Duration = Duration::from_millis(1);
 
@@ -29,13 +29,13 @@ impl Pace {
     /// The sleep until the next sample. `due`: what the poll that is next to it still lacks to the limit.
     ///
     /// A poll's time counts from the first sample that finds it: one of 1.5 limits is always told, and one that begins while all rest,
-    /// of 2.3, where the limit is 20 ms or more.
+    /// of two, where the limit is 20 ms or more.
     pub(super) fn pause(self, limit: Duration, due: Option<Duration>) -> Duration {
         let step = step_of(limit);
         let pause = match self {
             Self::Long => step,
             Self::Short => (limit * 38 / 100).max(step),
-            Self::Rests => return (limit * 12 / 10).min(REST).max(step),
+            Self::Rests => return (limit * 95 / 100).min(REST).max(step),
         };
         due.filter(|due| *due <= pause).map_or(pause, |due| (due + AFTER).max(step / 5))
     }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_of_1_5_limits_is_told_and_of_2_3_where_it_begins_at_rest() {
+    fn a_poll_of_1_5_limits_is_told_and_of_two_where_it_begins_at_rest() {
         for limit in [MS * 20, MS * 50, MS * 100, MS * 400, MS * 1000] {
             for n in 0..100 {
                 let begins = limit * n / 100;
@@ -79,17 +79,17 @@ mod tests {
                 assert!(of(Pace::Short) <= limit * 3 / 2, "{limit:?}");
                 // A sample that saw the end of others' proofs, and raised none, may have come before.
                 assert!(limit < MS * 50 || of(Pace::Short) + step_of(limit) <= limit * 3 / 2, "{limit:?}");
-                assert!(of(Pace::Rests) <= limit * 23 / 10, "{limit:?}");
+                assert!(of(Pace::Rests) <= limit * 2, "{limit:?}");
             }
         }
     }
 
     #[test]
     fn at_rest_there_are_few_samples_and_a_long_limit_has_none_more() {
-        assert_eq!(Pace::Rests.pause(MS * 100, None), MS * 120);
-        assert_eq!(Pace::Rests.pause(MS * 50, None), MS * 60);
+        assert_eq!(Pace::Rests.pause(MS * 100, None), MS * 95);
+        assert_eq!(Pace::Rests.pause(MS * 40, None), MS * 38);
         assert_eq!(Pace::Rests.pause(MS, None), MS * 5);
-        assert_eq!(Pace::Rests.pause(MS * 1000, None), MS * 120);
+        assert_eq!(Pace::Rests.pause(MS * 1000, None), MS * 100);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Track {
         }
         if let Some(proof) = self.proof.take() {
             let exact = seen.id != proof.id || seen.budget.is_none();
-            self.fresh = Some(exact);
+            // Nothing was counted until now, and then exactly what the raise had added: a new tick.
+            self.fresh = Some(exact || !proof.fell && seen.budget == Some(FULL));
             return Act::Over { exact };
         }
         let new_tick = last.is_some_and(|last| {
@@ -91,8 +92,14 @@ impl Track {
     /// To which value to raise the budget of the poll that was seen last, where that may be done and isn't. Then [`Track::raised`] or
     /// [`Track::missed`] is called.
     pub(crate) fn raise(&self) -> Option<u8> {
-        let value = self.last?.budget.filter(|value| (2..=FULL).contains(value))?;
-        (self.proof.is_none() && self.fresh.unwrap_or(true)).then(|| value + (FULL - 1))
+        if self.proof.is_some() {
+            return None;
+        }
+        match self.last?.budget? {
+            value @ 2..=FULL => self.fresh.unwrap_or(true).then_some(value + (FULL - 1)),
+            // The same tick as of a poll that was raised, since none begins so: this one's end is as sure to be seen.
+            value => (value > FULL).then_some(value),
+        }
     }
 
     /// The budget was raised to `value` at `now`, and the same task was seen right after.
@@ -167,12 +174,18 @@ mod tests {
         let mut r = Run::new();
         assert_eq!(r.see(seen(7, 100)).1, Some(227));
         assert_eq!(r.see(seen(8, 128)), (Act::Over { exact: true }, Some(255)));
-        assert_eq!(
-            r.see(seen(9, 255)),
-            (Act::Over { exact: true }, None),
-            "a value above the full budget is somebody's raise, not ours"
-        );
-        assert_eq!(r.see(seen(9, 255)), (Act::Nothing, None));
+    }
+
+    #[test]
+    fn a_poll_that_comes_by_anothers_raised_budget_in_the_same_tick_is_proved_as_it_is() {
+        let mut r = Run::new();
+        assert_eq!(r.see(seen(7, 128)).1, Some(255));
+        assert_eq!(r.see(seen(8, 254)), (Act::Over { exact: true }, Some(254)));
+        assert_eq!(r.see(seen(8, 254)), (Act::Judge, None));
+        assert_eq!(r.0.proof().unwrap().seen, STEP);
+        assert!(!r.0.proof().unwrap().fell);
+        assert_eq!(r.see(NONE), (Act::Over { exact: true }, None), "in `block_in_place`, for one");
+        assert_eq!(r.see(seen(8, 254)), (Act::Nothing, Some(254)));
     }
 
     #[test]
@@ -181,7 +194,20 @@ mod tests {
         r.see(seen(7, 128));
         assert_eq!(r.see(seen(7, 200)).0, Act::Judge);
         assert!(r.0.proof().unwrap().fell);
-        assert_eq!(r.see(seen(7, 128)), (Act::Over { exact: false }, None));
+        assert_eq!(r.see(seen(7, 100)), (Act::Over { exact: false }, None));
+    }
+
+    #[test]
+    fn a_task_that_is_always_seen_at_the_full_budget_is_raised_again() {
+        let mut r = Run::new();
+        assert_eq!(r.see(seen(7, 128)).1, Some(255));
+        assert_eq!(r.see(seen(7, 255)), (Act::Judge, None));
+        assert_eq!(r.see(seen(7, 128)), (Act::Over { exact: false }, Some(255)));
+        assert_eq!(
+            r.see(seen(7, 128)),
+            (Act::Over { exact: false }, Some(255)),
+            "though its end was seen late"
+        );
     }
 
     #[test]
@@ -189,7 +215,7 @@ mod tests {
         let mut r = Run::new();
         assert_eq!(r.see(seen(7, 95)).1, Some(222));
         assert_eq!(r.see(seen(7, 180)).0, Act::Judge);
-        assert_eq!(r.see(seen(7, 110)), (Act::Over { exact: false }, None));
+        assert_eq!(r.see(seen(7, 128)), (Act::Over { exact: false }, None));
         assert_eq!(r.see(seen(7, 90)), (Act::Nothing, None));
         assert_eq!(r.see(seen(7, 60)), (Act::Nothing, None));
         assert_eq!(r.see(seen(7, 125)), (Act::Nothing, Some(252)), "the value rose: a new tick");

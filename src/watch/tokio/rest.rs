@@ -11,12 +11,15 @@ use super::words;
 #[derive(Default)]
 pub(super) struct Rest {
     threads: Vec<(ThreadInfo, Option<Seen>)>,
-    /// Samples since it began.
+    /// Samples since it began, and those of them in which threads had run.
     samples: u32,
+    moves: u32,
 }
 
-/// Every so many samples all is looked at.
+/// Every so many samples all is looked at, and every so many where no thread runs at all: what one had in hand when it was looked at may
+/// have come between two looks, and a thread may be seen late.
 const RESTS: u32 = 3;
+const STANDS: u32 = 10;
 
 impl Rest {
     pub(super) fn begin(&mut self, mut threads: Vec<(ThreadInfo, Option<Seen>)>) {
@@ -24,22 +27,27 @@ impl Rest {
         if threads.iter().any(|(_, seen)| seen.is_none()) {
             threads.clear();
         }
-        *self = Self { threads, samples: 1 };
+        *self = Self { threads, samples: 1, moves: 1 };
     }
 
-    /// Whether the same threads still poll nothing and wait, as far as their clocks tell, and it isn't time yet to look at all.
-    /// `leave_out` says which don't count.
-    pub(super) fn goes_on(&mut self, turns: &mut Turns, leave_out: &dyn Fn(&ThreadInfo) -> bool) -> bool {
-        if self.threads.is_empty() {
-            return false;
+    /// Whether the same threads still poll nothing and wait, as far as their clocks tell, and it isn't time yet to look at all: whether
+    /// they wait as they did, or have moved. `leave_out` says which don't count.
+    pub(super) fn goes_on(
+        &mut self,
+        turns: &mut Turns,
+        leave_out: &dyn Fn(&ThreadInfo) -> bool,
+    ) -> Option<Found> {
+        if self.threads.is_empty() || self.samples == STANDS {
+            return None;
         }
+        self.samples += 1;
         match turns.read(self.threads.iter().map(|(info, _)| info.tid)) {
-            Found::Waits => true, // none ran: nothing has changed, nor has one made another thread
-            Found::Moves if self.samples < RESTS => {
-                self.samples += 1;
-                self.is_same(leave_out)
+            Found::Waits => Some(Found::Waits), // none ran: nothing has changed
+            Found::Moves if self.moves < RESTS => {
+                self.moves += 1;
+                self.is_same(leave_out).then_some(Found::Moves)
             }
-            _ => false,
+            _ => None,
         }
     }
 

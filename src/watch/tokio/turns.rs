@@ -86,10 +86,10 @@ impl Turn {
 }
 
 impl Turns {
-    /// A sample.
+    /// A sample. `credit` surely passed since the step before, `last` of it since the last sample.
     pub(crate) fn step(
         &mut self,
-        credit: Duration,
+        (credit, last): (Duration, Duration),
         limit: Duration,
         threads: &[(ThreadInfo, Option<Seen>)],
         busy: &Busy,
@@ -103,6 +103,7 @@ impl Turns {
             is_here
         });
         if limit.is_zero() {
+            self.end(limit);
             return; // every wait for a processor would be a slow turn
         }
         let mut resting = Vec::new();
@@ -131,15 +132,18 @@ impl Turns {
                 continue;
             }
             asked += 1;
-            // Threads of our own drive nothing, and answer no signal.
-            let ours = || cpu::name(tid).contains("birthmark-");
-            if !turn.waits.ask(tid) && !ours() {
+            if turn.waits.ask(tid) {
+                continue;
+            }
+            if cpu::name(tid).contains("birthmark-") {
+                turn.pause = PAUSE; // threads of our own drive nothing, and answer no signal
+            } else {
                 let now = cpu::Spent::of(tid);
                 turn.before = Some(now);
                 turn.since = busy.samples();
                 turn.runs = now.sleeps.then_some(now.counts.runs);
                 // It sleeps and hasn't run: it has slept in this since.
-                turn.spent = if now.sleeps { turn.waits.stood().min(credit) } else { Duration::ZERO };
+                turn.spent = if now.sleeps { turn.waits.stood(tid).min(last) } else { Duration::ZERO };
                 turn.long = turn.spent;
             }
         }
@@ -161,11 +165,6 @@ impl Turns {
             });
         }
         most
-    }
-
-    /// What threads that wait for events wait on.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.all.values().filter_map(|turn| turn.waits.descriptor())
     }
 
     /// Whether no thread may be in a turn that is slow.
@@ -194,7 +193,7 @@ impl Turn {
         look: &mut dyn FnMut(i32) -> Option<Stuck>,
     ) {
         match at(info.tid) {
-            Some(At::Waits(_)) | None => return self.over(limit),
+            Some(At::Waits) | None => return self.over(limit),
             Some(_) => {}
         }
         let now = cpu::Spent::of(info.tid);
@@ -217,9 +216,10 @@ impl Turn {
         if self.runs.is_none() && !busy.all_parked(self.since) {
             (self.spent, self.since) = (Duration::ZERO, busy.samples()); // it began later, if it is one
         }
-        // Of a thread that is in no driver nothing else may ever prove it.
+        // Of a thread that is in no driver nothing else may ever prove it. (What is being proved is looked at when it is.)
         let is_one = self.spent > limit;
-        if !is_one && self.long <= limit * UNPROVED || !self.pause.is_zero() {
+        let is_unproved = self.spent.is_zero() && self.long > limit * UNPROVED;
+        if !(is_one || is_unproved) || !self.pause.is_zero() {
             return;
         }
         let Some(stuck) = look(info.tid) else {

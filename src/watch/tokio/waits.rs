@@ -8,15 +8,18 @@ use super::cpu;
 /// Within so long it is the same sample that asks.
 const SAMPLE: Duration = Duration::from_millis(1);
 
+/// What moves so often is asked for all the same: it may compute where it gets but a part of a processor.
+const MOVES: u8 = 3;
+
 /// What is known of one thread.
 #[derive(Default)]
 pub(super) struct Waits {
     /// What it had run when it was seen waiting: while it runs no further, it still is.
     since: Option<Duration>,
-    /// What it waits on for events.
-    descriptor: Option<i32>,
     read: Option<Read>,
     found: Found,
+    /// How often it was found moving since it was asked for.
+    moves: u8,
 }
 
 /// A reading of its clock.
@@ -55,44 +58,39 @@ impl Waits {
         self.read = ran.map(|ran| Read { ran, at: now, since });
         self.found = if ran.is_some() && ran == self.since {
             Found::Waits
-        } else if self.found == Found::Waits || is_unknown(ran, now, before) {
+        } else if self.found == Found::Waits || self.moves == MOVES || is_unknown(ran, now, before) {
             Found::Unknown
         } else {
+            self.moves += 1;
             Found::Moves
         };
-        if self.found != Found::Waits {
-            self.since = None;
+        match self.found {
+            Found::Waits => self.moves = 0,
+            _ => self.since = None,
         }
         self.found
     }
 
     /// Asks what it sits in: whether it waits, as far as the kernel tells.
     pub(super) fn ask(&mut self, tid: i32) -> bool {
-        let (waits, descriptor) = match at(tid) {
-            Some(At::Waits(descriptor)) => (true, descriptor),
-            at => (at.is_none(), None),
-        };
+        let waits = matches!(at(tid), Some(At::Waits) | None);
         self.since = self.read.map(|read| read.ran).filter(|_| waits);
-        self.descriptor = descriptor;
         self.found = if waits { Found::Moves } else { Found::Unknown };
+        self.moves = 0;
         waits
     }
 
-    /// For how long it hasn't run, as far as readings tell.
-    pub(super) fn stood(&self) -> Duration {
-        self.read.map_or(Duration::ZERO, |read| read.at - read.since)
-    }
-
-    /// What it waits on for events, as far as is known.
-    pub(super) fn descriptor(&self) -> Option<i32> {
-        self.descriptor.filter(|_| self.since.is_some())
+    /// For how long it hasn't run until now, as far as readings tell.
+    pub(super) fn stood(&self, tid: i32) -> Duration {
+        let read = self.read.filter(|read| cpu::clock(tid) == Some(read.ran));
+        read.map_or(Duration::ZERO, |read| read.at - read.since)
     }
 }
 
 /// Whether a thread that had run so much by now, and `before` something else by then, may have had no wait in between.
 fn is_unknown(ran: Option<Duration>, now: Instant, before: Option<Read>) -> bool {
     match (ran, before) {
-        (Some(ran), Some(before)) => ran <= before.ran || (ran - before.ran) * 2 > now - before.at,
+        (Some(ran), Some(before)) => ran <= before.ran || (ran - before.ran) * 4 > now - before.at,
         (Some(_), None) => false,
         (None, _) => true, // the system has no such clock
     }
@@ -104,27 +102,50 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    struct Clock(Waits, Instant);
+
+    impl Clock {
+        fn new() -> Self {
+            Self(Waits::default(), Instant::now())
+        }
+        /// What a reading tells that finds so many milliseconds run at that one.
+        fn saw(&mut self, ran: u32, now: u32) -> Found {
+            self.0.saw(Some(MS * ran), self.1 + MS * now)
+        }
+    }
+
     #[test]
-    fn a_thread_is_asked_about_where_its_clock_stands_still_or_goes_with_the_time() {
-        let start = Instant::now();
-        let mut waits = Waits::default();
-        let mut saw = |ran: u32, now: u32| waits.saw(Some(MS * ran), start + MS * now);
-        assert_eq!(saw(5, 0), Found::Moves);
-        assert_eq!(saw(6, 90), Found::Moves);
-        assert_eq!(saw(6, 180), Found::Unknown);
-        assert_eq!(saw(6, 190), Found::Unknown);
-        assert_eq!(waits.stood(), MS * 100);
-        let mut saw = |ran: u32, now: u32| waits.saw(Some(MS * ran), start + MS * now);
-        assert_eq!(saw(8, 270), Found::Moves);
-        assert_eq!(saw(80, 360), Found::Unknown);
-        waits.since = Some(MS * 80);
-        let mut saw = |ran: u32, now: u32| waits.saw(Some(MS * ran), start + MS * now);
-        assert_eq!(saw(80, 450), Found::Waits);
-        assert_eq!(saw(81, 540), Found::Unknown, "it woke");
-        assert_eq!(saw(82, 630), Found::Moves);
-        waits.since = Some(MS * 82);
-        let mut saw = |ran: u32, now: u32| waits.saw(Some(MS * ran), start + MS * now);
-        assert_eq!(saw(83, 700), Found::Moves, "asked once it was found waiting, and it goes on as before");
-        assert_eq!(waits.saw(None, start + MS * 720), Found::Unknown);
+    fn a_thread_is_unknown_where_its_clock_stands_still_or_goes_with_the_time() {
+        let mut clock = Clock::new();
+        assert_eq!(clock.saw(5, 0), Found::Moves);
+        assert_eq!(clock.saw(6, 90), Found::Moves);
+        assert_eq!(clock.saw(6, 180), Found::Unknown);
+        assert_eq!(clock.saw(6, 190), Found::Unknown);
+        let read = clock.0.read.unwrap();
+        assert_eq!(read.at - read.since, MS * 100, "it has stood so long");
+        assert_eq!(clock.saw(8, 270), Found::Moves);
+        assert_eq!(clock.saw(80, 360), Found::Unknown);
+        assert_eq!(clock.0.saw(None, clock.1 + MS * 450), Found::Unknown);
+    }
+
+    #[test]
+    fn one_that_was_seen_waiting_waits_until_it_runs_and_is_then_asked_at_once_where_it_had_waited_long() {
+        let mut clock = Clock::new();
+        clock.saw(80, 0);
+        clock.0.since = Some(MS * 80);
+        assert_eq!(clock.saw(80, 90), Found::Waits);
+        assert_eq!(clock.saw(80, 180), Found::Waits);
+        assert_eq!(clock.saw(81, 270), Found::Unknown, "it woke");
+        clock.0.found = Found::Moves;
+        clock.0.since = Some(MS * 81);
+        assert_eq!(clock.saw(82, 360), Found::Moves, "it goes on as before");
+    }
+
+    #[test]
+    fn one_that_moves_again_and_again_is_asked_now_and_then() {
+        let mut clock = Clock::new();
+        let found: Vec<_> = (1..7).map(|n| clock.saw(n, n * 90)).collect();
+        assert_eq!(found[..3], [Found::Moves; 3]);
+        assert_eq!(found[3..], [Found::Unknown; 3], "until somebody asks");
     }
 }

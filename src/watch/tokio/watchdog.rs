@@ -17,10 +17,11 @@ use super::super::poll::{Current, Published};
 use super::super::reporter::spawn_ours;
 use super::super::stuck::{Looker, Stuck};
 use super::super::{clock, switch};
-use super::events::Events;
+use super::nap::nap;
 use super::pace::{Pace, step_of};
 use super::proof::{Act, Seen, Track};
 use super::rest::Rest;
+use super::waits::Found;
 use super::{cell, cpu, hooks, next_case, say, words};
 
 /// Polls and turns of a driver that were told while stuck and aren't over yet.
@@ -177,7 +178,13 @@ impl Watched {
     fn counts(&mut self, tid: i32, keep: bool) -> Option<cpu::Counts> {
         match &mut self.counts {
             None if !keep => cpu::counts(tid),
-            kept => kept.get_or_insert_with(|| cpu::Kept::of(tid)).counts(),
+            kept => {
+                let counts = kept.get_or_insert_with(|| cpu::Kept::of(tid)).counts();
+                if counts.is_none() {
+                    *kept = None; // there was no room for another file just then, or it is of a thread that has ended
+                }
+                counts.or_else(|| cpu::counts(tid))
+            }
         }
     }
 
@@ -224,6 +231,15 @@ impl Case {
     }
 }
 
+/// A poll that is to be raised to a value, if it is still as it was seen.
+struct Raise {
+    info: ThreadInfo,
+    seen: Seen,
+    /// When the poll began that its thread publishes; one that polls others may.
+    published: Option<u64>,
+    to: u8,
+}
+
 struct Watchdog {
     start: Instant,
     /// The last sample, by both clocks.
@@ -235,13 +251,12 @@ struct Watchdog {
     own_waited: Duration,
     pace: Pace,
     rest: Rest,
-    events: Events,
     /// What surely passed since all was looked at.
     credit: Duration,
     /// What the poll that is next to it still lacks to the limit.
     due: Option<Duration>,
     /// Polls that are to be raised when all else of this sample is done: most have ended by then.
-    raises: Vec<(ThreadInfo, Seen, u8)>,
+    raises: Vec<Raise>,
     looker: Option<Looker>,
     threads: HashMap<(u32, i32), Watched>,
     /// Slots of threads that a fork left behind: what lies at their thread pointers is nobody's, or another thread's.
@@ -269,7 +284,6 @@ impl Watchdog {
             own_waited: own_counts.counts().unwrap_or_default().waited,
             pace: Pace::default(),
             rest: Rest::default(),
-            events: Events::default(),
             credit: Duration::ZERO,
             due: None,
             raises: Vec::new(),
@@ -307,14 +321,18 @@ impl Watchdog {
         // the process may have been stopped, the machine suspended. What it did is little but where it waits itself, for an answer.
         let sure = (now - self.last.0).min(limit / 2) + (self.next - now);
         clock::looked(Duration::ZERO, self.last.1, sure);
-        let sure = self.sleep(self.next - now, sure, step);
+        let was_stopped = nap(self.next - now);
         let last = clock::moment();
         let now = last.0;
-        let goes_on = self.pace == Pace::Rests
-            && self.rest.goes_on(&mut self.turns, &|info| is_left_out(info, self.own_tid, &self.gone));
+        let leave_out = |info: &ThreadInfo| is_left_out(info, self.own_tid, &self.gone);
+        let goes_on =
+            (self.pace == Pace::Rests).then(|| self.rest.goes_on(&mut self.turns, &leave_out)).flatten();
         let gap = clock::between(self.last, last);
         let mut sure = sure;
-        if !goes_on || gap > sure + LATE {
+        if was_stopped {
+            (sure, self.next) = (Duration::ZERO, now);
+        }
+        if goes_on.is_none() || gap > sure + LATE {
             let waited = self.own_counts.counts().unwrap_or_default().waited;
             let before = std::mem::replace(&mut self.own_waited, waited);
             sure += self.own_waited.saturating_sub(before);
@@ -324,9 +342,16 @@ impl Watchdog {
         self.last = last;
         SAMPLES.fetch_add(1, AcqRel);
         self.credit += credit;
-        if goes_on {
+        if let Some(found) = goes_on {
+            if found == Found::Moves {
+                self.threads
+                    .values_mut()
+                    .filter_map(|w| w.before.as_mut())
+                    .for_each(|before| before.ran = None);
+            }
             return;
         }
+        let since_last = credit;
         let credit = std::mem::take(&mut self.credit);
         clock::limit_changed(switch::limit()); // it may have been changed meanwhile
         let mut infos = Vec::new();
@@ -363,13 +388,13 @@ impl Watchdog {
         // What hooks time needs no guess.
         let guessed: Vec<_> = busy.iter().filter(|(info, _)| !exact.contains(&info.tid)).copied().collect();
         self.busy.step(credit, limit, !(id && budget) || self.coop_off, &guessed, &mut look);
-        self.turns.step(credit, limit, &busy, &self.busy, &mut look);
+        self.turns.step((credit, since_last), limit, &busy, &self.busy, &mut look);
         self.pools.step(credit, limit, &busy, &mut look);
-        let mut lasts = self.lasts();
+        let mut lasts = self.lasts(limit);
         // Where the sample before raised some and all of them are over, the next are raised after a longer sleep.
         if lasts || self.pace != Pace::Long {
             self.raise(now - self.start);
-            lasts = self.lasts();
+            lasts = self.lasts(limit);
         }
         let rests = !polls && !lasts && self.busy.rests(limit) && self.turns.rest() && self.pools.rest();
         self.pace = match (lasts, rests) {
@@ -382,40 +407,28 @@ impl Watchdog {
         }
     }
 
-    /// Sleeps until it is time for the next sample: in a program that rests a little after something came for it. How much surely
-    /// passed since the last one.
-    fn sleep(&mut self, time: Duration, sure: Duration, step: Duration) -> Duration {
-        let descriptors = self.turns.descriptors().filter(|_| self.pace == Pace::Rests);
-        if !self.events.sleep(time, descriptors) {
-            return sure;
-        }
-        let woken = clock::moment();
-        let sure = clock::between(self.last, woken).min(sure) + step;
-        clock::looked(Duration::ZERO, woken.1, step);
-        self.next = woken.0 + step;
-        std::thread::sleep(step);
-        sure
-    }
-
     /// Whether something is to be looked at soon: a poll that is being proved, or one that was told, or a turn of a driver.
-    fn lasts(&self) -> bool {
+    fn lasts(&self, limit: Duration) -> bool {
         let lasts = |watched: &Watched| watched.case.is_some() || watched.track.proof().is_some();
-        self.turns.lasts() || self.threads.values().any(lasts)
+        self.turns.lasts() || self.busy.lasts(limit) || self.threads.values().any(lasts)
     }
 
     /// Raises the polls that this sample began with and that still go on.
     fn raise(&mut self, at: Duration) {
         let keep = self.threads.len() <= KEPT;
-        for (info, seen, to) in self.raises.drain(..) {
+        for Raise { info, seen, published, to } in self.raises.drain(..) {
             let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else { continue };
             let Some(watched) = self.threads.get_mut(&(info.slot, info.tid)) else { continue };
+            if held.published().current().map(|current| current.since) != published {
+                continue; // another poll has begun or ended in it, which tells of itself
+            }
             match words::raise(&held, seen, to) {
                 Some(true) => {
                     watched.track.raised(at, seen.id, to);
                     watched.allocated = held.info.allocated;
                     watched.raised = self.busy.samples() + 1;
                     drop(held);
-                    watched.spent = Some(cpu::Spent::begin(watched.counts(info.tid, keep)));
+                    watched.spent = Some(cpu::Spent::begin(info.tid, watched.counts(info.tid, keep)));
                 }
                 Some(false) => watched.track.missed(at),
                 None => {}
@@ -444,6 +457,7 @@ impl Watchdog {
             return (None, None);
         }
         let current = published.current();
+        let since = current.map(|current| current.since);
         let mut seen = words::read(&held);
         drop(held);
         let mut credit = Duration::ZERO;
@@ -471,7 +485,7 @@ impl Watchdog {
             && !self.coop_off
             && let (Some(seen), Some(to)) = (seen, watched.track.raise())
         {
-            self.raises.push((info, seen, to));
+            self.raises.push(Raise { info, seen, published: since, to });
         }
         if let Act::Over { exact } = act
             && let Some(case) = watched.case.take()
