@@ -74,7 +74,7 @@ async fn body(program: &str) {
         "sleeping" => {
             tokio::spawn(async {
                 say_culprit();
-                nap(MS * 300);
+                nap(MS * 400);
             })
             .await
             .unwrap();
@@ -368,6 +368,18 @@ async fn body(program: &str) {
             })
             .await
             .unwrap();
+        }
+        "stops_itself" => {
+            for _ in 0..3 {
+                tokio::time::sleep(MS * 200).await;
+                birthmark::tokio::spawn(async {
+                    // SAFETY: a signal to ourselves.
+                    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+                    compute(MS * 20);
+                })
+                .await
+                .unwrap();
+            }
         }
         "wrapped_short" => {
             birthmark::tokio::spawn(async {
@@ -829,6 +841,22 @@ fn a_process_that_is_stopped_and_continued_is_silent() {
             }
         });
         check_silent(how, program, &output);
+    }
+}
+
+#[test]
+fn a_stop_that_is_hardly_longer_than_the_limit_is_no_part_of_a_poll() {
+    for how in BOTH {
+        let output = run_meanwhile(&format!("{how} stops_itself"), &[DEBUG, TRACED], |pid| {
+            for _ in 0..3 {
+                // SAFETY: a child of ours that hasn't been waited for, and whose end is left to others.
+                unsafe { libc::waitpid(pid as i32, std::ptr::null_mut(), libc::WUNTRACED) };
+                std::thread::sleep(MS * 110);
+                // SAFETY: as above.
+                unsafe { libc::kill(pid as i32, libc::SIGCONT) };
+            }
+        });
+        check_silent(how, "stops_itself", &output);
     }
 }
 
