@@ -92,7 +92,12 @@ async fn body(program: &str) {
             settle().await;
         }
         "aborted" => {
-            spawn_fallible(fails()).abort();
+            // Before its first poll, or just after it.
+            spawn_fallible(async {
+                settle().await;
+                fails().await
+            })
+            .abort();
             let waits = spawn_fallible(async {
                 std::future::pending::<()>().await;
                 fails().await
