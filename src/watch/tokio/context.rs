@@ -55,7 +55,7 @@ pub(crate) fn polls_a_task(inside: &[Named]) -> bool {
         let Some((_, rest)) = function.split_once("tokio::runtime::task::") else { return false };
         let is_poll =
             rest.starts_with("raw::poll") || rest.starts_with("harness::poll_") || rest.contains(">::poll");
-        is_poll || rest.contains("cancel_task")
+        is_poll || rest.contains("cancel_task") || rest.starts_with("raw::shutdown")
     })
 }
 
@@ -64,7 +64,9 @@ pub(crate) fn only_cancels(stack: &[Named]) -> bool {
     let is = |n: &Named| {
         let tokio = n.package.as_deref() == Some("tokio")
             || n.function.as_deref().is_some_and(|f| f.contains("tokio::"));
-        tokio && n.function.as_deref().is_some_and(|f| f.contains("cancel_task"))
+        // The first may have been inlined into the second, and have no name.
+        let says = |f: &str| f.contains("cancel_task") || f.contains("task::raw::shutdown");
+        tokio && n.function.as_deref().is_some_and(says)
     };
     let cancels = stack.iter().position(is);
     cancels.is_some_and(|n| !stack.iter().take(n).any(|named| named.user))
@@ -153,6 +155,9 @@ mod tests {
         let run = "tokio::runtime::scheduler::multi_thread::worker::run";
         assert!(only_cancels(&stack(&["tokio::runtime::task::core::Core<T,S>::set_stage", cancel, run])));
         assert!(!only_cancels(&stack(&["app::Connection::drop", cancel, run])));
+        let inlined = "tokio::runtime::task::raw::shutdown";
+        assert!(only_cancels(&stack(&["core::ptr::drop_in_place", inlined, run])));
+        assert!(!only_cancels(&stack(&["app::Connection::drop", inlined, run])));
         assert!(!only_cancels(&stack(&["app::handle", "tokio::runtime::task::harness::poll_future", run])));
     }
 
@@ -176,6 +181,7 @@ mod tests {
             "tokio::runtime::task::harness::Harness<T,S>::poll_inner",
             "<tokio::runtime::task::core::Core<T, S>>::poll",
             "tokio::runtime::task::harness::cancel_task",
+            "tokio::runtime::task::raw::shutdown",
         ] {
             assert!(polls_a_task(&stack(&["app::serve", poll])), "{poll}");
         }
