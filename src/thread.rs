@@ -351,9 +351,16 @@ impl Drop for Held {
     }
 }
 
-/// Holds the thread of slot `number`; nothing where it has ended.
+/// Holds a thread; nothing where it has ended, whoever has its slot now.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
-pub(crate) fn hold(number: u32) -> Option<Held> {
+pub(crate) fn hold(thread: &ThreadInfo) -> Option<Held> {
+    let held = hold_slot(thread.slot)?;
+    (held.info.tid == thread.tid).then_some(held)
+}
+
+/// Holds the thread of slot `number`; nothing where nobody has it.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+fn hold_slot(number: u32) -> Option<Held> {
     let index = (number as usize).checked_sub(1)?;
     let first = CHUNK_TABLE.get(index / CHUNK)?.load(Acquire);
     if first.is_null() {

@@ -118,6 +118,20 @@ struct Still {
 /// So often for each standstill, since an idle worker may look like the busy one until names are known.
 const LOOKS: u8 = 4;
 
+impl Worker {
+    /// Or its core was taken along by `block_in_place`.
+    fn is_parked(self) -> bool {
+        self.parks % 2 == 1
+    }
+}
+
+impl Still {
+    /// Whether it was told, or is looked at no more.
+    fn is_done(&self) -> bool {
+        self.looks == LOOKS || self.told.load(Relaxed)
+    }
+}
+
 /// How long each worker's counters have stood still.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
@@ -131,8 +145,7 @@ pub(crate) struct Busy {
 
 /// Whether a worker that stood still for so long is busy: twice the limit, since several polls may lie within.
 fn is_busy(worker: Worker, for_long: Duration, limit: Duration) -> bool {
-    // An odd count: parked (or its core was taken along by `block_in_place`).
-    worker.parks.is_multiple_of(2) && for_long > limit * 2
+    !worker.is_parked() && for_long > limit * 2
 }
 
 impl Busy {
@@ -153,10 +166,7 @@ impl Busy {
         self.sample(credit);
         self.threads(credit, threads, blind);
         for still in &mut self.all {
-            if still.looks == LOOKS
-                || still.told.load(Relaxed)
-                || !is_busy(still.worker, still.for_long, limit)
-            {
+            if still.is_done() || !is_busy(still.worker, still.for_long, limit) {
                 continue;
             }
             // The thread: one that polls the same task for long, but not since before the worker stood still, and whose stack says
@@ -170,16 +180,16 @@ impl Busy {
                     Some(id) => (blind || id != 0) && s.spent >= least && s.seen <= most,
                 })
                 .filter_map(|s| {
-                    let stuck = look(s.tid)?;
+                    let stuck = look(s.info.tid)?;
                     // Between two polls a worker shows an id too, its own; the stack may be of a poll that has just begun. In a
                     // system call the thread doesn't tell.
-                    let other =
-                        s.id.is_some_and(|id| stuck.polls.or_else(|| s.polls()).is_some_and(|now| now != id));
+                    let polls = || stuck.polls.or_else(|| words::of(&s.info).map(|seen| seen.id));
+                    let other = s.id.is_some_and(|id| polls().is_some_and(|now| now != id));
                     // An idle worker looks the same for as long; its symbols mostly tell.
                     let (holds, inside) = holds_by(&heap::symbols(&stuck.stack), &stuck);
                     let idle = holds == Holds::Worker && !inside;
                     (!other && !idle).then(|| Candidate {
-                        thread: cpu::name(s.tid),
+                        thread: cpu::name(s.info.tid),
                         id: s.id.unwrap_or(0),
                         stuck,
                     })
@@ -203,16 +213,13 @@ impl Busy {
 
     /// Whether every worker was parked at the last sample, or hasn't moved for long: it has ended, or nobody runs its runtime now.
     pub(crate) fn rests(&self, limit: Duration) -> bool {
-        self.all.iter().all(|s| s.worker.parks % 2 == 1 || s.for_long > limit * 10)
+        self.all.iter().all(|s| s.worker.is_parked() || s.for_long > limit * 10)
     }
 
     /// Whether a worker has stood still for so long that it may be told.
     pub(crate) fn lasts(&self, limit: Duration) -> bool {
         let lasts = |still: &Still| {
-            still.worker.parks.is_multiple_of(2)
-                && (limit..limit * 10).contains(&still.for_long)
-                && still.looks != LOOKS
-                && !still.told.load(Relaxed)
+            !still.worker.is_parked() && (limit..limit * 10).contains(&still.for_long) && !still.is_done()
         };
         self.all.iter().any(lasts)
     }
@@ -224,12 +231,12 @@ impl Busy {
 
     /// Whether some worker of the attached runtimes has stood still, unparked, since that sample; nothing where none is attached.
     pub(crate) fn stands_still(&self, since: u64) -> Option<bool> {
-        (!self.all.is_empty()).then(|| self.all.iter().any(|s| s.worker.parks % 2 == 0 && s.since <= since))
+        (!self.all.is_empty()).then(|| self.all.iter().any(|s| !s.worker.is_parked() && s.since <= since))
     }
 
     /// Whether every worker of the attached runtimes has been parked since that sample; never where none is attached.
     pub(crate) fn all_parked(&self, since: u64) -> bool {
-        !self.all.is_empty() && self.all.iter().all(|s| s.worker.parks % 2 == 1 && s.since <= since)
+        !self.all.is_empty() && self.all.iter().all(|s| s.worker.is_parked() && s.since <= since)
     }
 
     fn sample(&mut self, credit: Duration) {
@@ -275,14 +282,14 @@ impl Busy {
     fn threads(&mut self, credit: Duration, threads: &[(ThreadInfo, Option<Seen>)], blind: bool) {
         let before = std::mem::take(&mut self.same);
         // Nobody asks for threads while every worker goes on.
-        if !self.all.iter().any(|s| s.worker.parks.is_multiple_of(2) && !s.for_long.is_zero()) {
+        if !self.all.iter().any(|s| !s.worker.is_parked() && !s.for_long.is_zero()) {
             return;
         }
         for (info, seen) in
             threads.iter().filter(|(_, seen)| blind || seen.is_some_and(|s| s.budget.is_none()))
         {
             let id = seen.map(|s| s.id);
-            let same = before.iter().find(|s| s.tid == info.tid && s.id == id);
+            let same = before.iter().find(|s| s.info.tid == info.tid && s.id == id);
             // What it waits for a processor is no part of its poll. (Where nothing tells threads apart there may be many, and their
             // time is the sampler's.)
             let at = id.filter(|id| *id != 0).map(|_| cpu::Spent::of(info.tid));
@@ -296,7 +303,7 @@ impl Busy {
                         (None, _) => credit,
                     };
             }
-            self.same.push(Same { slot: info.slot, tid: info.tid, id, seen, spent, at });
+            self.same.push(Same { info: *info, id, seen, spent, at });
         }
     }
 }
@@ -304,8 +311,7 @@ impl Busy {
 /// A thread that polls the same task, as far as samples tell.
 #[derive(Debug)]
 struct Same {
-    slot: u32,
-    tid: i32,
+    info: ThreadInfo,
     /// Nothing where the words weren't found.
     id: Option<u64>,
     /// For how long it was seen so.
@@ -313,14 +319,6 @@ struct Same {
     /// How much of it wasn't a wait for a processor.
     spent: Duration,
     at: Option<cpu::Spent>,
-}
-
-impl Same {
-    /// The id that it shows now.
-    fn polls(&self) -> Option<u64> {
-        let held = heap::hold(self.slot).filter(|held| held.info.tid == self.tid)?;
-        words::read(&held).map(|seen| seen.id)
-    }
 }
 
 /// A thread that may be the busy worker's.

@@ -83,9 +83,6 @@ impl Pools {
             }
         }
         let long = self.jobs.values().filter(|(_, long)| *long > limit).count();
-        if long == 0 && self.asked.is_empty() {
-            return;
-        }
         let runtimes = busy::numbered();
         self.asked.retain(|number, _| runtimes.iter().any(|(other, _)| other == number));
         // A worker is a job itself, one that doesn't end.

@@ -61,10 +61,8 @@ impl Rest {
             }
             same = known.next().is_some_and(|(before, seen)| {
                 (before.slot, before.tid) == (info.slot, info.tid)
-                    && heap::hold(info.slot).is_some_and(|held| {
-                        held.info.tid == info.tid
-                            && held.published().current().is_none()
-                            && words::read(&held) == *seen
+                    && heap::hold(&info).is_some_and(|held| {
+                        held.published().current().is_none() && words::read(&held) == *seen
                     })
             });
         });

@@ -63,7 +63,7 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
     let mut looker = Looker::new();
     let mut busy = Vec::new();
     for info in infos.into_iter().filter(|info| info.tid != own) {
-        let Some(held) = heap::hold(info.slot).filter(|held| held.info.tid == info.tid) else { continue };
+        let Some(held) = heap::hold(&info) else { continue };
         if only.is_some_and(|only| held.published().test() != only.test) {
             continue;
         }
@@ -81,7 +81,7 @@ fn busy(only: Option<Only>) -> Vec<Busy> {
         }
         let Some(stuck) = looked else { continue };
         let is_same = |since| {
-            let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);
+            let held = heap::hold(&info);
             held.is_some_and(|held| held.published().still(since))
         };
         let watched = poll.is_some_and(is_same);

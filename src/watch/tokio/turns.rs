@@ -235,7 +235,7 @@ impl Turn {
         self.told = Some(Told(Arc::clone(&written)));
         opened();
         let thread = cpu::name(info.tid);
-        let test = heap::hold(info.slot).map_or(0, |held| held.published().test());
+        let test = heap::hold(info).map_or(0, |held| held.published().test());
         reporter::later(Box::new(move || {
             let is_driver = is_driver(&heap::names(&stuck.stack));
             let number = match (is_driver, is_one) {

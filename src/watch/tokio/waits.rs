@@ -15,7 +15,7 @@ const MOVES: u8 = 3;
 #[derive(Default)]
 pub(super) struct Waits {
     /// What it had run when it was seen waiting: while it runs no further, it still is.
-    since: Option<Duration>,
+    waiting: Option<Duration>,
     read: Option<Read>,
     found: Found,
     /// How often it was found moving since it was asked for.
@@ -56,7 +56,7 @@ impl Waits {
         let before = self.read;
         let since = before.filter(|before| ran == Some(before.ran)).map_or(now, |before| before.since);
         self.read = ran.map(|ran| Read { ran, at: now, since });
-        self.found = if ran.is_some() && ran == self.since {
+        self.found = if ran.is_some() && ran == self.waiting {
             Found::Waits
         } else if self.found == Found::Waits || self.moves == MOVES || is_unknown(ran, now, before) {
             Found::Unknown
@@ -66,7 +66,7 @@ impl Waits {
         };
         match self.found {
             Found::Waits => self.moves = 0,
-            _ => self.since = None,
+            _ => self.waiting = None,
         }
         self.found
     }
@@ -74,7 +74,7 @@ impl Waits {
     /// Asks what it sits in: whether it waits, as far as the kernel tells.
     pub(super) fn ask(&mut self, tid: i32) -> bool {
         let waits = matches!(at(tid), Some(At::Waits) | None);
-        self.since = self.read.map(|read| read.ran).filter(|_| waits);
+        self.waiting = self.read.map(|read| read.ran).filter(|_| waits);
         self.found = if waits { Found::Moves } else { Found::Unknown };
         self.moves = 0;
         waits
@@ -132,12 +132,12 @@ mod tests {
     fn one_that_was_seen_waiting_waits_until_it_runs_and_is_then_asked_at_once_where_it_had_waited_long() {
         let mut clock = Clock::new();
         clock.saw(80, 0);
-        clock.0.since = Some(MS * 80);
+        clock.0.waiting = Some(MS * 80);
         assert_eq!(clock.saw(80, 90), Found::Waits);
         assert_eq!(clock.saw(80, 180), Found::Waits);
         assert_eq!(clock.saw(81, 270), Found::Unknown, "it woke");
         clock.0.found = Found::Moves;
-        clock.0.since = Some(MS * 81);
+        clock.0.waiting = Some(MS * 81);
         assert_eq!(clock.saw(82, 360), Found::Moves, "it goes on as before");
     }
 

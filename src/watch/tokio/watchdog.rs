@@ -91,7 +91,7 @@ impl Stopwatch {
 /// A sleep that lasts so much longer than asked is no sleep's own lateness.
 const LATE: Duration = Duration::from_millis(1);
 
-/// While there are no more threads, the files that tell of those that poll are kept open.
+/// Of so many threads the file that tells what they ran and waited is kept open, if they poll.
 const KEPT: usize = 32;
 
 /// How long a thread may take to answer the signal.
@@ -153,6 +153,8 @@ struct Watched {
     /// At the last sample, where it was in no such poll, or in another one.
     before: Option<Before>,
     counts: Option<cpu::Kept>,
+    /// Whether that stays open.
+    keeps: bool,
     here: bool,
 }
 
@@ -175,9 +177,9 @@ impl Before {
 }
 
 impl Watched {
-    fn counts(&mut self, tid: i32, keep: bool) -> Option<cpu::Counts> {
+    fn counts(&mut self, tid: i32) -> Option<cpu::Counts> {
         match &mut self.counts {
-            None if !keep => cpu::counts(tid),
+            None if !self.keeps => cpu::counts(tid),
             kept => {
                 let counts = kept.get_or_insert_with(|| cpu::Kept::of(tid)).counts();
                 if counts.is_none() {
@@ -189,13 +191,13 @@ impl Watched {
     }
 
     /// The thread is in no poll that tells of itself.
-    fn idles(&mut self, tid: i32, keep: bool) {
+    fn idles(&mut self, tid: i32) {
         if self.seen == 0 {
             return; // it has never been in one
         }
         let ran = cpu::clock(tid);
         if ran.is_none() || self.before.as_ref().is_none_or(|before| before.ran != ran) {
-            let waited = self.counts(tid, keep).unwrap_or_default().waited;
+            let waited = self.counts(tid).unwrap_or_default().waited;
             self.before = Some(Before { ran, waited });
         }
     }
@@ -393,8 +395,7 @@ impl Watchdog {
         let mut lasts = self.lasts(limit);
         // Where the sample before raised some and all of them are over, the next are raised after a longer sleep.
         if lasts || self.pace != Pace::Long {
-            self.raise(now - self.start);
-            lasts = self.lasts(limit);
+            lasts |= self.raise(now - self.start);
         }
         let rests = !polls && !lasts && self.busy.rests(limit) && self.turns.rest() && self.pools.rest();
         self.pace = match (lasts, rests) {
@@ -413,27 +414,29 @@ impl Watchdog {
         self.turns.lasts() || self.busy.lasts(limit) || self.threads.values().any(lasts)
     }
 
-    /// Raises the polls that this sample began with and that still go on.
-    fn raise(&mut self, at: Duration) {
-        let keep = self.threads.len() <= KEPT;
+    /// Raises the polls that this sample began with and that still go on; whether there is one.
+    fn raise(&mut self, at: Duration) -> bool {
+        let mut raised = false;
         for Raise { info, seen, published, to } in self.raises.drain(..) {
-            let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else { continue };
+            let Some(held) = heap::hold(&info) else { continue };
             let Some(watched) = self.threads.get_mut(&(info.slot, info.tid)) else { continue };
             if held.published().current().map(|current| current.since) != published {
                 continue; // another poll has begun or ended in it, which tells of itself
             }
             match words::raise(&held, seen, to) {
                 Some(true) => {
+                    raised = true;
                     watched.track.raised(at, seen.id, to);
                     watched.allocated = held.info.allocated;
                     watched.raised = self.busy.samples() + 1;
                     drop(held);
-                    watched.spent = Some(cpu::Spent::begin(info.tid, watched.counts(info.tid, keep)));
+                    watched.spent = Some(cpu::Spent::begin(info.tid, watched.counts(info.tid)));
                 }
                 Some(false) => watched.track.missed(at),
                 None => {}
             }
         }
+        raised
     }
 
     /// Samples one thread: what it polls, and the poll that it tells of itself.
@@ -445,10 +448,11 @@ impl Watchdog {
         limit: Duration,
         step: Duration,
     ) -> (Option<Seen>, Option<Current>) {
-        let keep = self.threads.len() <= KEPT;
-        let watched = self.threads.entry((info.slot, info.tid)).or_default();
+        let keeps = self.threads.len() < KEPT;
+        let watched = self.threads.entry((info.slot, info.tid));
+        let watched = watched.or_insert_with(|| Watched { keeps, ..Watched::default() });
         watched.here = true;
-        let Some(held) = heap::hold(info.slot).filter(|h| h.info.tid == info.tid) else {
+        let Some(held) = heap::hold(&info) else {
             return (None, None);
         };
         let published = held.published();
@@ -464,15 +468,14 @@ impl Watchdog {
         if let (Some(first), Some(before)) = (seen, watched.spent)
             && watched.track.goes_on(first)
         {
-            let spent = cpu::Spent::counted(info.tid, || watched.counts(info.tid, keep));
+            let spent = cpu::Spent::counted(info.tid, || watched.counts(info.tid));
             watched.spent = Some(spent);
             credit = spent.since(before, sure);
             // In this order: what is counted had passed by then.
-            let held = heap::hold(info.slot).filter(|h| h.info.tid == info.tid);
-            seen = held.and_then(|held| words::read(&held));
+            seen = words::of(&info);
         }
         if current.is_none() {
-            watched.idles(info.tid, keep);
+            watched.idles(info.tid);
         }
         let current = current
             .filter(|current| !hosts(published, current, seen))
@@ -512,7 +515,6 @@ impl Watchdog {
                 current,
                 limit,
                 seen.map_or(current.hooked, |s| s.id),
-                keep,
             );
         }
         (seen, current)
@@ -569,9 +571,7 @@ fn judge_proof(
     let mut look = || {
         let stuck = looker.get_or_insert_with(Looker::new).look(info.tid, ANSWER)?;
         // Is it still the same poll whose stack that is?
-        heap::hold(info.slot)
-            .filter(|h| h.info.tid == info.tid)
-            .and_then(|h| words::read(&h))
+        words::of(&info)
             .is_some_and(|s| s.id == proof.id && s.budget.is_some_and(|b| b > super::proof::FULL))
             .then_some(stuck)
     };
@@ -599,7 +599,7 @@ fn judge_proof(
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
-        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
+        test: heap::hold(&info).map_or(0, |held| held.published().test()),
     });
 }
 
@@ -614,10 +614,9 @@ fn judge_published(
     current: Current,
     limit: Duration,
     id: u64,
-    keep: bool,
 ) {
     if watched.seen != current.since {
-        let now = watched.counts(info.tid, keep).unwrap_or_default();
+        let now = watched.counts(info.tid).unwrap_or_default();
         let before = watched.before.replace(Before { ran: Some(now.ran), waited: now.waited });
         let begun = before.map_or(now, |before| before.begun(now, clock::span(current.ticks)));
         published.note_wait(begun.waited);
@@ -626,7 +625,7 @@ fn judge_published(
     if limit.is_zero() || clock::quick(current.ticks) {
         return;
     }
-    let now = cpu::Spent::counted(info.tid, || watched.counts(info.tid, keep));
+    let now = cpu::Spent::counted(info.tid, || watched.counts(info.tid));
     let waited = now.counts.waited.saturating_sub(published.note_wait(now.counts.waited));
     // The kernel counts a wait when it is over: while the thread is ready only what it ran is sure.
     let seen = if now.sleeps {
@@ -673,13 +672,13 @@ fn judge_published(
         thread: cpu::name(info.tid),
         lock: locks::awaited_by(info.tid).map(|(tid, place)| (cpu::name(tid), place)),
         stuck,
-        test: heap::hold(info.slot).map_or(0, |held| held.published().test()),
+        test: heap::hold(&info).map_or(0, |held| held.published().test()),
     });
 }
 
 /// Whether the poll that a thread published is without a budget now.
 fn in_place(info: ThreadInfo, since: u64) -> bool {
-    let held = heap::hold(info.slot).filter(|held| held.info.tid == info.tid);
+    let held = heap::hold(&info);
     held.is_some_and(|held| {
         held.published().still(since) && words::read(&held).is_some_and(|seen| seen.budget.is_none())
     })

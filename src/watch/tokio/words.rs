@@ -14,6 +14,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use super::super::heap::{self, ThreadInfo};
 use super::proof::Seen;
 use crate::thread::Held;
 
@@ -48,6 +49,11 @@ pub(crate) fn read(held: &Held) -> Option<Seen> {
         let left = AtomicU8::from_ptr(tp.wrapping_add(budget) as *mut u8).load(Relaxed);
         Some(Seen { id, budget: (some == 1).then_some(left) })
     }
+}
+
+/// What a thread polls now; nothing where it has ended, too.
+pub(crate) fn of(thread: &ThreadInfo) -> Option<Seen> {
+    read(&heap::hold(thread)?)
 }
 
 /// The budget of the poll that this thread is in; nothing in none, `Err` where the words weren't found.
